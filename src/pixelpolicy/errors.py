@@ -1,0 +1,29 @@
+"""The project's own errors. Each message says what was given, what was expected, and what to do."""
+
+
+class PixelPolicyError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class PromptError(PixelPolicyError, ValueError):
+    """A prompt lies outside a world's vocabulary."""
+
+
+class CheckpointError(PixelPolicyError):
+    """A checkpoint is missing, truncated, altered, or could not be saved whole."""
+
+
+class RewardError(PixelPolicyError):
+    """A reward raised, or returned NaN or the wrong shape."""
+
+
+class RolloutError(PixelPolicyError, ValueError):
+    """A rollout is asked for something it does not have, such as the density of a deterministic step."""
+
+
+class ProfileError(PixelPolicyError, ValueError):
+    """PIXELPOLICY_PROFILE names no profile, or a profile asks for what this machine lacks."""
+
+
+class LabError(PixelPolicyError):
+    """A lab's source is malformed, or a lab's kernel died while it ran."""

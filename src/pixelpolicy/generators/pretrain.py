@@ -1,0 +1,221 @@
+"""How the base of the `shapes` world is made: an autoencoder, then a flow on its latents, then bad captions.
+
+The base is first taught well, and then held back as real ones are, by captions that misdescribe their pictures; it
+*has* the skill that reinforcement learning later brings out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from pixelpolicy.generators.image import ImageGenerator, build
+from pixelpolicy.worlds import shapes
+
+KIND_SHARES = {"single": 0.10, "count": 0.25, "two": 0.25, "relation": 0.40}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Counts and rates of pretraining; the defaults made the shipped checkpoint."""
+
+    seed: int = 0
+    width: int = 96
+    layers: int = 4
+    autoencoder_steps: int = 2_500
+    autoencoder_batch: int = 64
+    autoencoder_lr: float = 2e-3
+    kl_weight: float = 1e-4
+    pictures: int = 98_304
+    flow_steps: int = 24_000
+    held_back_steps: int = 3_000
+    flawed_share: float = 0.4
+    flow_batch: int = 128
+    flow_lr: float = 2e-3
+    ema: float = 0.999
+    prompt_dropout: float = 0.1
+    save_every: int = 500
+
+
+Report = Callable[[str, int, ImageGenerator, dict[str, float]], None]
+
+
+def sample_scenes(count: int, rng: np.random.Generator, *, flawed: bool = False) -> tuple[list[str], np.ndarray]:
+    """Random prompts (kinds in their shares) and pictures of what they describe, or misdescribe."""
+    kinds = rng.choice(list(KIND_SHARES), size=count, p=list(KIND_SHARES.values()))
+    texts = [str(rng.choice(shapes.prompts(kind))) for kind in kinds]
+    return texts, shapes.draw([shapes.scene(text, rng, flawed=flawed) for text in texts])
+
+
+def cosine(step: int, steps: int, warmup: int = 200) -> float:
+    """Learning-rate factor: linear warm-up, then half a cosine to zero."""
+    return min((step + 1) / warmup, 0.5 * (1 + np.cos(np.pi * step / steps)))
+
+
+class Stage:
+    """One resumable optimisation: its state is written to a file whole or not at all."""
+
+    def __init__(self, path: Path, modules: list[torch.nn.Module], lr: float, steps: int, save_every: int, ema: float):
+        self.path, self.modules, self.steps, self.lr, self.save_every = path, modules, steps, lr, save_every
+        self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-3)
+        self.decay, self.average = ema, [p.detach().clone() for p in self.parameters]
+        self.step = 0
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.step, self.average = state["step"], state["average"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            for module, weights in zip(modules, state["modules"], strict=True):
+                module.load_state_dict(weights)
+
+    def save(self) -> None:
+        state = {
+            "step": self.step,
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "modules": [m.state_dict() for m in self.modules],
+        }
+        torch.save(state, self.path.with_suffix(".part"))
+        os.replace(self.path.with_suffix(".part"), self.path)
+
+    def run(self, loss: Callable[[int], Tensor], name: str, after: Callable[[int, float], None]) -> None:
+        bar = tqdm(range(self.step, self.steps), initial=self.step, total=self.steps, desc=name)
+        for step in bar:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr * cosine(step, self.steps)
+            value = loss(step)
+            self.optimizer.zero_grad()
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimizer.step()
+            decay = min(self.decay, (step + 1) / (step + 10))
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+            self.step = step + 1
+            if self.step % self.save_every == 0 or self.step == self.steps:
+                self.save()
+                bar.set_postfix(loss=f"{value.item():.4f}")
+                self.averaged(lambda s=self.step, v=value.item(): after(s, v))
+        self.use_average()
+
+    def use_average(self) -> None:
+        for parameter, mean in zip(self.parameters, self.average, strict=True):
+            parameter.data.copy_(mean)
+
+    def averaged(self, then: Callable[[], None]) -> None:
+        """Call ``then`` with the averaged weights in place."""
+        kept = [p.detach().clone() for p in self.parameters]
+        self.use_average()
+        then()
+        for parameter, old in zip(self.parameters, kept, strict=True):
+            parameter.data.copy_(old)
+
+
+def train_autoencoder(generator: ImageGenerator, recipe: Recipe, folder: Path, report: Report) -> None:
+    """Fit the autoencoder, then set its scale so that latents have mean 0 and variance 1."""
+    vae = generator.vae
+    stage = Stage(
+        folder / "autoencoder.pt", [vae], recipe.autoencoder_lr, recipe.autoencoder_steps, recipe.save_every, recipe.ema
+    )
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng([recipe.seed, 1, step])
+        pictures = torch.from_numpy(sample_scenes(recipe.autoencoder_batch, rng, flawed=bool(step % 2))[1])
+        posterior = vae.encode(pictures).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step))
+        rebuilt = vae.decode(posterior.mean + posterior.std * noise).sample
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        return F.mse_loss(rebuilt, pictures) + recipe.kl_weight * kl
+
+    texts, pictures = sample_scenes(512, np.random.default_rng([recipe.seed, 2]))
+    clean = torch.from_numpy(pictures)
+
+    @torch.no_grad()
+    def after(step: int, value: float) -> None:
+        rebuilt = vae.decode(vae.encode(clean).latent_dist.mean).sample.clamp(-1, 1)
+        scores = shapes.measure(rebuilt.numpy(), texts)
+        report("autoencoder", step, generator, {"loss": value, "mse": F.mse_loss(rebuilt, clean).item(), **scores})
+
+    stage.run(loss, "autoencoder", after)
+    with torch.no_grad():
+        latents = vae.encode(clean).latent_dist.mean
+    vae.register_to_config(shift_factor=latents.mean().item(), scaling_factor=1 / latents.std().item())
+
+
+@torch.no_grad()
+def encode_pictures(generator: ImageGenerator, count: int, seed: list[int], *, flawed: bool) -> tuple[Tensor, Tensor]:
+    """Tokens and scaled latents (float16) of random scenes, made once and used for all steps."""
+    tokens, latents, config = [], [], generator.vae.config
+    for chunk in tqdm(range(0, count, 512), desc="flawed scenes" if flawed else "scenes"):
+        texts, pictures = sample_scenes(min(512, count - chunk), np.random.default_rng([*seed, chunk]), flawed=flawed)
+        mean = generator.vae.encode(torch.from_numpy(pictures)).latent_dist.mean
+        latents.append(((mean - config.shift_factor) * config.scaling_factor).half())
+        tokens.append(generator.prompt_encoder.tokens(texts))
+    return torch.cat(tokens), torch.cat(latents)
+
+
+def train_flow(generator: ImageGenerator, recipe: Recipe, folder: Path, report: Report, *, held_back: bool) -> None:
+    """Flow matching (Lipman et al. 2023, eq. 23; logit-normal times, Esser et al. 2024) on latents of scenes.
+
+    With ``held_back`` it goes on from the trained flow at half the rate, ``recipe.flawed_share`` of captions flawed.
+    """
+    name = "held-back" if held_back else "flow"
+    steps = recipe.held_back_steps if held_back else recipe.flow_steps
+    lr = recipe.flow_lr * (0.5 if held_back else 1)
+    modules = [generator.transformer, generator.prompt_encoder]
+    stage = Stage(folder / f"{name}.pt", modules, lr, steps, recipe.save_every, recipe.ema)
+    if stage.step == steps:
+        return stage.use_average()
+    tokens, latents = encode_pictures(generator, recipe.pictures, [recipe.seed, 3], flawed=False)
+    if held_back:
+        count = int(recipe.pictures * recipe.flawed_share / (1 - recipe.flawed_share))
+        flawed = encode_pictures(generator, count, [recipe.seed, 4], flawed=True)
+        tokens, latents = torch.cat([tokens, flawed[0]]), torch.cat([latents, flawed[1]])
+
+    def loss(step: int) -> Tensor:
+        random = torch.Generator().manual_seed(recipe.seed * 10_000_000 + held_back * 1_000_000 + step)
+        rows = torch.randint(len(tokens), (recipe.flow_batch,), generator=random)
+        x0 = latents[rows].float()
+        x1 = torch.randn(x0.shape, generator=random)
+        dropped = torch.rand(recipe.flow_batch, 1, generator=random) < recipe.prompt_dropout
+        embeds, pooled = generator.prompt_encoder(tokens[rows].masked_fill(dropped, 0))
+        sigma = torch.randn(recipe.flow_batch, generator=random).sigmoid()
+        s = sigma[:, None, None, None]
+        velocity = generator.velocity((1 - s) * x0 + s * x1, sigma, embeds, pooled)
+        return F.mse_loss(velocity, x1 - x0)
+
+    texts, seeds = shapes.evaluation_pairs("validation", 64)
+
+    def after(step: int, value: float) -> None:
+        scores = {"loss": value}
+        if step % (4 * recipe.save_every) == 0 or step == steps:
+            scores |= shapes.measure(generator.generate(texts, seeds).numpy(), texts)
+            guided = shapes.measure(generator.generate(texts, seeds, guidance_scale=3.0).numpy(), texts)
+            scores["guided_accuracy"] = guided["accuracy"]
+        report(name, step, generator, scores)
+
+    stage.run(loss, name, after)
+
+
+def pretrain(folder: Path, recipe: Recipe = Recipe(), report: Report = lambda *_: None) -> ImageGenerator:
+    """Make the base from its seed, going on where an interrupted run in ``folder`` stopped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    generator = build(recipe.width, recipe.layers)
+    train_autoencoder(generator, recipe, folder, report)
+    generator.vae.requires_grad_(False)
+    train_flow(generator, recipe, folder, report, held_back=False)
+    train_flow(generator, recipe, folder, report, held_back=True)
+    return generator
+
+
+def describe(recipe: Recipe) -> dict:
+    """The recipe as plain data, for the model card."""
+    return asdict(recipe)

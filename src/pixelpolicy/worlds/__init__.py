@@ -1,0 +1,1 @@
+"""Procedural worlds: prompts, renderers and exact verifiers."""
