@@ -27,3 +27,7 @@ class ProfileError(PixelPolicyError, ValueError):
 
 class LabError(PixelPolicyError):
     """A lab's source is malformed, or a lab's kernel died while it ran."""
+
+
+class GroupError(PixelPolicyError, ValueError):
+    """A group of samples is too small to compare its members."""
