@@ -31,3 +31,7 @@ class LabError(PixelPolicyError):
 
 class GroupError(PixelPolicyError, ValueError):
     """A group of samples is too small to compare its members."""
+
+
+class TrainingError(PixelPolicyError):
+    """Training cannot begin or go on: nothing to train, or the gradient is no number."""

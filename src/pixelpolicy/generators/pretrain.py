@@ -35,8 +35,8 @@ class Recipe:
     autoencoder_lr: float = 2e-3
     kl_weight: float = 1e-4
     pictures: int = 98_304
-    flow_steps: int = 24_000
-    held_back_steps: int = 3_000
+    flow_steps: int = 12_000
+    held_back_steps: int = 2_500
     flawed_share: float = 0.4
     flow_batch: int = 128
     flow_lr: float = 2e-3

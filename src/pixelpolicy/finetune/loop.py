@@ -1,0 +1,203 @@
+"""The one training loop: an algorithm collects experience and gives losses; the loop does all the rest.
+
+Device, precision, accumulation, averaging of weights, checkpoints, the progress bar and trackers live here, on
+Accelerate, so that an algorithm's file holds nothing but the algorithm.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pixelpolicy.errors import CheckpointError, TrainingError
+
+Loss = Callable[[], tuple[Tensor, dict[str, float]]]
+Minibatch = Sequence[Loss]
+
+
+class Algorithm(Protocol):
+    """What the loop asks of a fine-tuning method."""
+
+    model: nn.Module
+
+    def collect(self, iteration: int) -> tuple[Any, dict[str, float]]:
+        """Experience for one iteration, and metrics of it; all randomness follows from ``iteration``."""
+
+    def minibatches(self, experience: Any, iteration: int) -> Iterable[Minibatch]:
+        """The optimiser steps of one iteration, each a list of losses whose mean is descended."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Settings of the loop that no algorithm needs to know."""
+
+    iterations: int
+    learning_rate: float = 5e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_iterations: int = 0
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.9
+    mixed_precision: str = "no"
+    folder: Path | None = None
+    save_every: int = 10
+    trackers: tuple[str, ...] = ()
+    name: str = "finetune"
+    progress: bool = True
+
+
+@dataclass
+class Loop:
+    """State of one training: what a checkpoint holds, and what callbacks may look at."""
+
+    algorithm: Algorithm
+    config: LoopConfig
+    iteration: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        from accelerate import Accelerator
+        from diffusers.training_utils import EMAModel
+
+        config = self.config
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision, log_with=list(config.trackers) or None, project_dir=config.folder
+        )
+        self.parameters = [p for p in self.algorithm.model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise TrainingError("the model has no parameter that requires a gradient; call requires_grad_(True) on it")
+        optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, config.betas, weight_decay=0.0)
+        self.model, self.optimizer = self.accelerator.prepare(self.algorithm.model, optimizer)
+        self.ema = EMAModel(self.parameters, decay=config.ema_decay)
+        if config.trackers:
+            self.accelerator.init_trackers(config.name)
+        self.resume()
+
+    @contextmanager
+    def averaged_weights(self):
+        """Within this context the model has its moving average: what one evaluates and keeps."""
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        try:
+            yield self.algorithm.model
+        finally:
+            self.ema.restore(self.parameters)
+
+    def run(self, callbacks: Sequence[Callable[[Loop, dict[str, float]], None]] = ()) -> list[dict[str, float]]:
+        """Train to the last iteration; a callback may add to the metrics of each. Returns the history."""
+        bar = tqdm(
+            range(self.iteration, self.config.iterations),
+            initial=self.iteration,
+            total=self.config.iterations,
+            desc=self.config.name,
+            disable=not (self.config.progress and self.accelerator.is_main_process),
+        )
+        for _ in bar:
+            metrics = self.iterate()
+            for callback in callbacks:
+                callback(self, metrics)
+            self.history.append(metrics)
+            if self.config.trackers:
+                self.accelerator.log(metrics, step=self.iteration)
+            bar.set_postfix({k: f"{v:.3f}" for k, v in metrics.items() if k in ("reward", "accuracy")})
+            last = self.iteration == self.config.iterations
+            if self.config.folder and (last or self.iteration % self.config.save_every == 0):
+                self.save()
+        if self.config.trackers:
+            self.accelerator.end_training()
+        return self.history
+
+    def iterate(self) -> dict[str, float]:
+        """Collect once, take the algorithm's optimiser steps, and return the mean metrics."""
+        start, cpu_start = time.perf_counter(), time.process_time()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * min(1, (self.iteration + 1) / (self.config.warmup_iterations + 1))
+        experience, metrics = self.algorithm.collect(self.iteration)
+        logged: dict[str, list[float]] = {}
+        for losses in self.algorithm.minibatches(experience, self.iteration):
+            self.optimizer.zero_grad()
+            for loss in losses:
+                with self.accelerator.autocast():
+                    value, details = loss()
+                self.accelerator.backward(value / len(losses))
+                for key, number in {"loss": value.item(), **details}.items():
+                    logged.setdefault(key, []).append(number)
+            norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+            if not math.isfinite(norm):
+                raise TrainingError(
+                    f"the gradient is {float(norm)} at iteration {self.iteration}: training has diverged. Lower the "
+                    f"learning rate or raise the KL weight; the last checkpoint is untouched."
+                )
+            logged.setdefault("grad_norm", []).append(float(norm))
+            self.optimizer.step()
+            self.ema.step(self.parameters)
+        self.iteration += 1
+        return {
+            "iteration": self.iteration,
+            **metrics,
+            **{k: sum(v) / len(v) for k, v in logged.items()},
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - cpu_start,
+        }
+
+    # Checkpoints: a folder written beside the old one and renamed, so that there is always a whole one.
+
+    def save(self) -> Path:
+        """Write ``checkpoint-N`` and keep the last two. Raises `CheckpointError` where the disk will not take it."""
+        folder = self.config.folder / f"checkpoint-{self.iteration:06d}"
+        part = folder.with_suffix(".part")
+        state = {
+            "model": self.algorithm.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+            "iteration": self.iteration,
+        }
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            torch.save(state, part / "state.pt")
+            (part / "history.json").write_text(json.dumps(self.history))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(part, folder)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise CheckpointError(
+                f"could not save {folder} ({error}). Free some disk space and run again: training goes on from the "
+                f"last whole checkpoint."
+            ) from error
+        for old in self.checkpoints()[:-2]:
+            shutil.rmtree(old)
+        return folder
+
+    def checkpoints(self) -> list[Path]:
+        """The whole checkpoints of this folder, oldest first."""
+        found = self.config.folder.glob("checkpoint-*") if self.config.folder else ()
+        return sorted(p for p in found if p.is_dir() and p.suffix != ".part")
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of the folder, if it has one."""
+        if not self.checkpoints():
+            return
+        folder = self.checkpoints()[-1]
+        try:
+            state = torch.load(folder / "state.pt", weights_only=True, map_location=self.accelerator.device)
+            self.algorithm.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.ema.load_state_dict(state["ema"])
+            self.iteration, self.history = state["iteration"], json.loads((folder / "history.json").read_text())
+        except Exception as error:
+            raise CheckpointError(
+                f"{folder} cannot be read ({type(error).__name__}: {error}). Delete it to go on from the one before, "
+                f"or delete {folder.parent} to begin again."
+            ) from error

@@ -1,0 +1,136 @@
+"""A sampler seen as a policy: the state is the noisy latent, the action is the next one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pixelpolicy.errors import RolloutError
+from pixelpolicy.generators.image import ImageGenerator
+from pixelpolicy.policies.transitions import Transition, cps, ode
+from pixelpolicy.rl import Rollout, gaussian_kl, gaussian_log_prob
+
+
+@dataclass(frozen=True)
+class DenoisingPolicy:
+    """The denoising steps of a generator as a stochastic policy (Black et al. 2023, arXiv 2305.13301, section 4).
+
+    ``stochastic_steps`` names the steps that draw noise (by default all whose transition has some); the others follow
+    the ODE. States are stored in ``dtype``, and a step's density is that of the *stored* next state, so that a replay
+    at equal ``micro_batch`` repeats the log-probabilities to the bit.
+    """
+
+    generator: ImageGenerator
+    transition: Transition = partial(cps, noise=0.7)
+    steps: int = 8
+    stochastic_steps: Sequence[int] | None = None
+    guidance_scale: float = 1.0
+    micro_batch: int = 96
+    dtype: torch.dtype = torch.float32
+    log_prob_of: Callable[[Tensor, Tensor, Tensor], Tensor] = gaussian_log_prob
+
+    def frozen_copy(self) -> DenoisingPolicy:
+        """The same policy with a transformer of its own that nothing trains: the reference of a KL."""
+        transformer = copy.deepcopy(self.generator.transformer).requires_grad_(False)
+        return replace(self, generator=replace(self.generator, transformer=transformer))
+
+    def _velocity(self, latents: Tensor, sigma: Tensor, prompts: list[str]) -> Tensor:
+        velocity = self.generator.velocity(latents, sigma, *self.generator.encode(prompts))
+        if self.guidance_scale == 1:
+            return velocity
+        unconditional = self.generator.velocity(latents, sigma, *self.generator.encode([""] * len(prompts)))
+        return unconditional + self.guidance_scale * (velocity - unconditional)
+
+    def _gaussian(self, states: Tensor, prompts: list[str], sigmas: Tensor, step: int, stochastic: bool):
+        transition = self.transition if stochastic else ode
+        states = states.to(self.generator.device, torch.float32)
+        sigma, sigma_next = sigmas[step].to(states.device), sigmas[step + 1].to(states.device)
+        return transition(states, self._velocity(states, sigma, prompts), sigma, sigma_next)
+
+    def noisy_steps(self) -> list[int]:
+        """The steps that draw noise. Raises `RolloutError` where one was asked for that its transition has none at."""
+        sigmas = self.generator.sigmas(self.steps)
+        probe = torch.zeros(1)
+        able = [t for t in range(self.steps) if sigmas[t + 1] > 0 and self.transition(probe, probe, *sigmas[t : t + 2])[1] > 0]
+        wanted = able if self.stochastic_steps is None else sorted(self.stochastic_steps)
+        if set(wanted) - set(able):
+            raise RolloutError(
+                f"steps {sorted(set(wanted) - set(able))} cannot be stochastic: of {self.steps} steps only {able} draw "
+                f"noise (the last never does: its density would be a spike). Choose stochastic_steps among them."
+            )
+        return wanted
+
+    @torch.no_grad()
+    def rollout(self, prompts: list[str], *, seeds: Int[Tensor, "batch"]) -> Rollout:
+        """Sample one trajectory a prompt, each from its own random stream."""
+        if len(prompts) != len(seeds):
+            raise RolloutError(f"{len(prompts)} prompts came with {len(seeds)} seeds; give one seed a prompt")
+        noisy, sigmas = self.noisy_steps(), self.generator.sigmas(self.steps)
+        states, log_probs, samples = [], [], []
+        for start in range(0, len(prompts), self.micro_batch):
+            rows = slice(start, start + self.micro_batch)
+            part = self._trajectories(prompts[rows], seeds[rows], sigmas, noisy)
+            for kept, value in zip((states, log_probs, samples), part, strict=True):
+                kept.append(value)
+        stochastic = torch.zeros(self.steps, dtype=torch.bool)
+        stochastic[noisy] = True
+        return Rollout(
+            prompts=list(prompts),
+            seeds=torch.as_tensor(seeds),
+            states=torch.cat(states),
+            sigmas=sigmas,
+            stochastic=stochastic,
+            log_probs=torch.cat(log_probs),
+            samples=torch.cat(samples),
+        )
+
+    def _trajectories(self, prompts: list[str], seeds: Tensor, sigmas: Tensor, noisy: list[int]):
+        streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        shape, device = self.generator.latent_shape, self.generator.device
+
+        def draw() -> Tensor:
+            return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
+
+        state = draw().to(self.dtype)
+        states, log_probs = [state], torch.full((len(prompts), self.steps), float("nan"))
+        for step in range(self.steps):
+            mean, std = self._gaussian(state, prompts, sigmas, step, step in noisy)
+            state = (mean + std * draw() if step in noisy else mean).to(self.dtype)
+            if step in noisy:
+                log_probs[:, step] = self.log_prob_of(state.float(), mean, std).cpu()
+            states.append(state)
+        return torch.stack(states, 1).cpu(), log_probs, self.generator.decode(state.float()).cpu()
+
+    def distribution(self, rollout: Rollout, step: int) -> tuple[Tensor, Tensor]:
+        """``(mean, std)`` of the next state at one step, with gradient."""
+        rollout.log_prob_at(step)  # raises where the step is deterministic
+        return self._gaussian(rollout.states[:, step], rollout.prompts, rollout.sigmas, step, True)
+
+    def log_prob(self, rollout: Rollout, step: int) -> Float[Tensor, "batch"]:
+        """Log-probability of the stored next state at one step, with gradient.
+
+        Raises `RolloutError` at a deterministic step, which has no density.
+        """
+        mean, std = self.distribution(rollout, step)
+        return self.log_prob_of(rollout.states[:, step + 1].to(mean.device, torch.float32), mean, std)
+
+
+@torch.no_grad()
+def trajectory_kl(
+    policy: DenoisingPolicy, reference: DenoisingPolicy, prompts: list[str], seeds: Int[Tensor, "batch"]
+) -> Float[Tensor, "batch"]:
+    """KL from ``policy`` to ``reference`` in nats along the policy's own trajectories: exact at every step."""
+    rollout, total = policy.rollout(prompts, seeds=seeds), torch.zeros(len(prompts))
+    for start in range(0, len(prompts), policy.micro_batch):
+        rows = slice(start, start + policy.micro_batch)
+        part = rollout.select(rows)
+        for step in rollout.stochastic.nonzero().flatten().tolist():
+            mean, std = policy.distribution(part, step)
+            total[rows] += gaussian_kl(mean, reference.distribution(part, step)[0], std, reduce="sum").cpu()
+    return total
