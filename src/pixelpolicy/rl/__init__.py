@@ -1,0 +1,31 @@
+"""Reinforcement learning as pure functions on tensors: what CartPole and a video generator have in common."""
+
+from pixelpolicy.rl.advantages import CONVENTIONS, group_advantages, zero_variance_groups
+from pixelpolicy.rl.log_probs import categorical_log_prob, gaussian_log_prob
+from pixelpolicy.rl.losses import clip_fraction, clipped_surrogate, gaussian_kl, reward_weights
+from pixelpolicy.rl.oracles import chain_distribution, exact_kl, exact_policy_gradient, tilted, tilted_mixture
+from pixelpolicy.rl.records import Policy, Rollout
+from pixelpolicy.rl.returns import discounted_returns, gae
+from pixelpolicy.rl.reward import Reward
+
+__all__ = [
+    "CONVENTIONS",
+    "Policy",
+    "Reward",
+    "Rollout",
+    "categorical_log_prob",
+    "chain_distribution",
+    "clip_fraction",
+    "clipped_surrogate",
+    "discounted_returns",
+    "exact_kl",
+    "exact_policy_gradient",
+    "gae",
+    "gaussian_kl",
+    "gaussian_log_prob",
+    "group_advantages",
+    "reward_weights",
+    "tilted",
+    "tilted_mixture",
+    "zero_variance_groups",
+]
