@@ -28,7 +28,9 @@ class PromptEncoder(nn.Module):
     A small network over all slots together lets each word know its sentence: "left of" means nothing by itself.
     """
 
-    def __init__(self, vocabulary: tuple[str, ...] = shapes.VOCABULARY, length: int = shapes.MOST_WORDS, width: int = 64):
+    def __init__(
+        self, vocabulary: tuple[str, ...] = shapes.VOCABULARY, length: int = shapes.MOST_WORDS, width: int = 64
+    ):
         super().__init__()
         self.config = {"vocabulary": list(vocabulary), "length": length, "width": width}
         self.index = {word: i for i, word in enumerate(vocabulary)}
@@ -114,7 +116,13 @@ class ImageGenerator:
 
     @torch.no_grad()
     def generate(
-        self, prompts: list[str], seeds: list[int], *, steps: int = 10, guidance_scale: float = 1.0, batch_size: int = 128
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        *,
+        steps: int = 10,
+        guidance_scale: float = 1.0,
+        batch_size: int = 128,
     ) -> Float[Tensor, "batch 3 height width"]:
         """Pictures by Euler steps of the flow's ODE, one random stream a sample."""
         pictures = []
@@ -140,7 +148,9 @@ def initial_noise(seeds: list[int], shape: tuple[int, ...]) -> Float[Tensor, "ba
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds])
 
 
-def build(width: int = 96, layers: int = 4, text_width: int = 64, channels: tuple[int, ...] = (16, 24, 32)) -> ImageGenerator:
+def build(
+    width: int = 96, layers: int = 4, text_width: int = 64, channels: tuple[int, ...] = (16, 24, 32)
+) -> ImageGenerator:
     """A fresh generator for 32x32 pictures: latents of 4x8x8, 16 picture tokens and 5 word tokens."""
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 

@@ -6,8 +6,10 @@ The base is first taught well, and then held back as real ones are, by captions 
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from pixelpolicy.generators.checkpoint import load, save
 from pixelpolicy.generators.image import ImageGenerator, build
 from pixelpolicy.worlds import shapes
 
@@ -45,6 +48,9 @@ class Recipe:
     save_every: int = 500
 
 
+DEFAULT = Recipe()
+
+Scores = dict[str, dict[str, float]]
 Report = Callable[[str, int, ImageGenerator, dict[str, float]], None]
 
 
@@ -57,7 +63,7 @@ def sample_scenes(count: int, rng: np.random.Generator, *, flawed: bool = False)
 
 def cosine(step: int, steps: int, warmup: int = 200) -> float:
     """Learning-rate factor: linear warm-up, then half a cosine to zero."""
-    return min((step + 1) / warmup, 0.5 * (1 + np.cos(np.pi * step / steps)))
+    return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 class Stage:
@@ -102,18 +108,20 @@ class Stage:
             if self.step % self.save_every == 0 or self.step == self.steps:
                 self.save()
                 bar.set_postfix(loss=f"{value.item():.4f}")
-                self.averaged(lambda s=self.step, v=value.item(): after(s, v))
+                with self.averaged():
+                    after(self.step, value.item())
         self.use_average()
 
     def use_average(self) -> None:
         for parameter, mean in zip(self.parameters, self.average, strict=True):
             parameter.data.copy_(mean)
 
-    def averaged(self, then: Callable[[], None]) -> None:
-        """Call ``then`` with the averaged weights in place."""
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within this context the modules have their averaged weights."""
         kept = [p.detach().clone() for p in self.parameters]
         self.use_average()
-        then()
+        yield
         for parameter, old in zip(self.parameters, kept, strict=True):
             parameter.data.copy_(old)
 
@@ -204,7 +212,7 @@ def train_flow(generator: ImageGenerator, recipe: Recipe, folder: Path, report: 
     stage.run(loss, name, after)
 
 
-def pretrain(folder: Path, recipe: Recipe = Recipe(), report: Report = lambda *_: None) -> ImageGenerator:
+def pretrain(folder: Path, recipe: Recipe = DEFAULT, report: Report = lambda *_: None) -> ImageGenerator:
     """Make the base from its seed, going on where an interrupted run in ``folder`` stopped."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -216,6 +224,77 @@ def pretrain(folder: Path, recipe: Recipe = Recipe(), report: Report = lambda *_
     return generator
 
 
-def describe(recipe: Recipe) -> dict:
-    """The recipe as plain data, for the model card."""
-    return asdict(recipe)
+def score(generator: ImageGenerator, per_kind: int = 256) -> Scores:
+    """Accuracy and diversity on the fixed evaluation pairs: trained prompts, held-out ones, with guidance 3."""
+    result = {}
+    for name, split, guidance in (("test", "test", 1.0), ("held-out", "held-out", 1.0), ("guided", "test", 3.0)):
+        texts, seeds = shapes.evaluation_pairs(split, per_kind)
+        pictures = generator.generate(texts, seeds, guidance_scale=guidance)
+        result[name] = shapes.measure(pictures.numpy(), texts)
+    return result
+
+
+def publish(generator: ImageGenerator, folder: Path, recipe: Recipe, per_kind: int = 256) -> Scores:
+    """Save a checkpoint with a model card whose scores were measured on the weights as they load again."""
+    save(generator, folder, "scores follow\n")
+    loaded = load(folder)
+    scores = score(loaded, per_kind)
+    save(loaded, folder, card(loaded, recipe, scores))
+    return scores
+
+
+def card(generator: ImageGenerator, recipe: Recipe, scores: Scores) -> str:
+    """The model card of the base, in Markdown."""
+    rows = {"trained prompts": "test", "held-out prompts": "held-out", "trained prompts, guidance 3": "guided"}
+    columns = ["accuracy", *(f"accuracy_{kind}" for kind in shapes.KINDS), "diversity"]
+    table = "\n".join(
+        f"| {label} | " + " | ".join(f"{scores[key][column]:.3f}" for column in columns) + " |"
+        for label, key in rows.items()
+    )
+    size = {
+        part: sum(p.numel() for p in getattr(generator, part).parameters()) / 1e6
+        for part in ("transformer", "vae", "prompt_encoder")
+    }
+    settings = "\n".join(f"- `{name}`: {value}" for name, value in asdict(recipe).items())
+    return f"""# shapes: a small text-to-image generator
+
+Draws one to four coloured shapes on a dark ground, 32x32, from prompts such as "a red circle left of a blue square".
+It is the base on which every image method of the course acts.
+
+## What it is
+
+The classes of Stable Diffusion 3.5 with a small configuration: `SD3Transformer2DModel` ({size["transformer"]:.2f}M
+parameters, width {recipe.width}, {recipe.layers} layers, 16 picture tokens and {shapes.MOST_WORDS} word tokens),
+`AutoencoderKL` ({size["vae"]:.2f}M, latents 4x8x8), `FlowMatchEulerDiscreteScheduler` (shift 1) and a prompt encoder of
+our own ({size["prompt_encoder"]:.2f}M). The first three load in plain diffusers.
+
+## Scores
+
+Share of pictures that the strict verifier accepts, by Euler's method in 10 steps, measured after reloading these
+files (standard error of the first column {scores["test"]["accuracy_se"]:.3f}); diversity is the mean distance of
+accepted pictures of one prompt in the places and sizes of their objects.
+
+| | {" | ".join(column.removeprefix("accuracy_") for column in columns)} |
+|---|{"---|" * len(columns)}
+{table}
+
+## How it was made, and why so
+
+`pixelpolicy pretrain shapes` remakes it from its seed, and goes on where an interrupted run stopped. First the
+autoencoder, then a flow on its latents ({recipe.flow_steps:,} steps of {recipe.flow_batch}), then
+{recipe.held_back_steps:,} more in which {recipe.flawed_share:.0%} of the captions misdescribe their picture in one
+point: a wrong colour, shape, number or relation. So the base has the skill and is held back, as real ones are, by the
+captions it learnt from; reinforcement learning can bring that skill out in minutes.
+
+Four colours, three shapes and {len(shapes.prompts())} prompts keep relations learnable within an hour on two cores.
+A 4x8x8 latent makes 16 tokens; width {recipe.width} and {recipe.layers} layers were chosen because the cost of an
+iteration of reinforcement learning is that of its forward passes. Pictures stay crisp because the autoencoder, not the
+transformer, draws the edges.
+
+{settings}
+
+## Data, limits and licence
+
+All training pictures are drawn by `pixelpolicy.worlds.shapes`; nothing else was seen. The base has seen every prompt;
+"held-out" prompts are those that fine-tuning never sees. It is good for nothing but teaching. Apache-2.0.
+"""

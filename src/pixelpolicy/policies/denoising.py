@@ -57,7 +57,11 @@ class DenoisingPolicy:
         """The steps that draw noise. Raises `RolloutError` where one was asked for that its transition has none at."""
         sigmas = self.generator.sigmas(self.steps)
         probe = torch.zeros(1)
-        able = [t for t in range(self.steps) if sigmas[t + 1] > 0 and self.transition(probe, probe, *sigmas[t : t + 2])[1] > 0]
+        able = [
+            t
+            for t in range(self.steps)
+            if sigmas[t + 1] > 0 and self.transition(probe, probe, *sigmas[t : t + 2])[1] > 0
+        ]
         wanted = able if self.stochastic_steps is None else sorted(self.stochastic_steps)
         if set(wanted) - set(able):
             raise RolloutError(

@@ -57,9 +57,7 @@ def _renoised(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, st
     return (1 - sigma_next) * x0 + torch.sqrt((sigma_next**2 - std**2).clamp_min(0)) * x1, std
 
 
-def cps(
-    x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, *, noise: float = 0.8
-) -> tuple[Tensor, Tensor]:
+def cps(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, *, noise: float = 0.8) -> tuple[Tensor, Tensor]:
     """Coefficients-preserving sampling (Flow-CPS): ``std = sigma_next sin(noise pi / 2)``."""
     return _renoised(x, velocity, sigma, sigma_next, torch.as_tensor(sigma_next) * math.sin(noise * math.pi / 2))
 

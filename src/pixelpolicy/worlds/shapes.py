@@ -220,10 +220,7 @@ def _apart(a: Thing, b: Thing) -> bool:
     la, ra, ua, da = extent(a.shape, a.radius)
     lb, rb, ub, db = extent(b.shape, b.radius)
     return (
-        a.x + ra + GAP < b.x - lb
-        or b.x + rb + GAP < a.x - la
-        or a.y + da + GAP < b.y - ub
-        or b.y + db + GAP < a.y - ua
+        a.x + ra + GAP < b.x - lb or b.x + rb + GAP < a.x - la or a.y + da + GAP < b.y - ub or b.y + db + GAP < a.y - ua
     )
 
 
