@@ -1,0 +1,63 @@
+# Every target says what it does and how long it takes. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help lab run test test-fast check build-labs environment
+.DELETE_ON_ERROR:
+
+# The Python that makes .venv: the one given (make lab PYTHON=python3.12), else the one .venv has, else the first that is
+# new enough. A variable of this name in the shell's environment counts as given.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(or $(wildcard .venv/bin/python),$(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done),python3)
+endif
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+IN_VENV := .venv/bin/python
+READY := .venv/ready-$(VERSION)
+# More words for pip where torch is installed, as in: make lab TORCH_FROM="--index-url ADDRESS"
+TORCH_FROM ?=
+
+help:
+	@echo "make lab             make the environment if need be, and open the course in JupyterLab (LAB=12 picks a lab)"
+	@echo "make test            make the environment if need be, and run every test (some minutes)"
+	@echo "make test-fast       the tests that take seconds (3 minutes at most)"
+	@echo "make run LAB=12      run a solved lab without a browser and sum up its results (some minutes)"
+	@echo "make check           lint, format, floors, labs against their sources, links, environment files (a minute)"
+	@echo "make build-labs      cut labs/ from solutions/"
+	@echo "Another Python:      make lab PYTHON=python3.12"
+
+environment: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not one. Name yours: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12"; exit 1; }
+	@echo "Making the environment in .venv with Python $(VERSION): two to five minutes, most of it downloads."
+	@[ "$$($(IN_VENV) -c 'import pip, sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" ] \
+	  || $(PYTHON) -m venv --clear .venv || { echo "No environment could be made (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	@rm -f .venv/ready-*
+	@echo "  1 of 2: torch"
+	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH_FROM) torch
+	@echo "  2 of 2: everything else"
+	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+	@echo "The environment is ready."
+
+lab: $(READY)
+	@$(IN_VENV) -m pixelpolicy lab $(LAB)
+
+run: $(READY)
+	@[ -n "$(LAB)" ] || { echo "Which lab? For example: make run LAB=12"; exit 1; }
+	@$(IN_VENV) -m pixelpolicy run $(LAB)
+
+test: $(READY)
+	@echo "Running every test: some minutes."
+	@$(IN_VENV) -m pytest
+
+test-fast: $(READY)
+	@echo "Running the tests that take seconds: 3 minutes at most."
+	@$(IN_VENV) -m pytest -m "not slow"
+
+check: $(READY)
+	@echo "Checking the course: about a minute."
+	@$(IN_VENV) -m pixelpolicy check
+
+build-labs: $(READY)
+	@$(IN_VENV) -m pixelpolicy build-labs

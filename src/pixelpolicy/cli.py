@@ -1,0 +1,278 @@
+"""The command `pixelpolicy`. It is thin: each command imports what it needs only when it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pixelpolicy import __version__, profiles
+from pixelpolicy.errors import CheckpointError, LabError, PixelPolicyError
+
+DEBUG = "PIXELPOLICY_DEBUG"
+FIRST_LAB = 12
+FIRST_PORT = 8888
+LAB_START_SECONDS = 120
+STATES = {"new": "dim", "begun": "yellow", "passed": "green", "caught up": "cyan"}
+# Counts of `pretrain` in the profile smoke.
+SMOKE = {
+    "width": 32, "layers": 1, "autoencoder_steps": 2, "autoencoder_batch": 8, "pictures": 48, "flow_steps": 2,
+    "held_back_steps": 2, "flow_batch": 8, "save_every": 1,
+}  # fmt: skip
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class Friendly(typer.core.TyperGroup):
+    """Shows the course's own errors as one clear line; PIXELPOLICY_DEBUG=1 brings the traceback back."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PixelPolicyError as error:
+            if os.environ.get(DEBUG, "0") not in ("", "0"):
+                raise
+            err.print(f"pixelpolicy: {error}", style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Friendly,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pixel Policy: reinforcement learning for visual generative models.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"pixelpolicy {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    # An unknown profile is told before any work; where none is set, nothing need be imported to find out.
+    if os.environ.get(profiles.VARIABLE):
+        profiles.profile()
+
+
+@app.command()
+def lab(
+    number: Annotated[int, typer.Argument(help="Which lab to open.")] = FIRST_LAB,
+    browser: Annotated[bool | None, typer.Option(help="Open a browser (default: where there is one).")] = None,
+    port: Annotated[int, typer.Option(help="The first port to try.")] = FIRST_PORT,
+) -> None:
+    """Open the course in JupyterLab; your own copies of the labs lie in work/."""
+    from pixelpolicy.course.files import course_root
+    from pixelpolicy.course.opening import prepare_work
+
+    prepare_work()
+    root = course_root()
+    copy = _only(sorted((root / "work").glob(f"{number:02d}-*.ipynb")), f"there is no lab {number} in {root / 'work'}")
+    port, token = _free_port(port), secrets.token_urlsafe(24)
+    url = f"http://127.0.0.1:{port}/lab/tree/{copy.relative_to(root).as_posix()}?token={token}"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", "--log-level=ERROR"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # containers run as root, and Jupyter would refuse
+    out.print("Starting JupyterLab: some seconds.")
+    # In a group of its own the server does not see Ctrl-C, which would make it ask a question nobody reads.
+    apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"process_group": 0}
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | {"JUPYTER_TOKEN": token}, **apart)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
+    try:
+        _wait_for(server, port)
+        out.print(f"\nJupyterLab is open at\n\n    {url}\n", soft_wrap=True)
+        if _has_browser() if browser is None else browser:
+            webbrowser.open(url)
+        else:
+            out.print("Open that address in a browser on this machine (from another one, forward the port by ssh).")
+        out.print("Ctrl-C here ends it; what you wrote in work/ is kept.")
+        ended = server.wait()
+    except KeyboardInterrupt:
+        out.print("\nJupyterLab is stopping.")
+        return
+    finally:
+        server.terminate()
+        server.wait()
+    raise typer.Exit(abs(ended))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _only(paths: list[Path], problem: str) -> Path:
+    if not paths:
+        raise LabError(f"{problem}; `pixelpolicy status` lists the labs there are")
+    return paths[0]
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            # Windows lets two programs share a port that is set so; elsewhere it only skips the wait after a close.
+            if sys.platform != "win32":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise LabError(f"no port from {first} to {first + 99} is free; name another: pixelpolicy lab --port 9999")
+
+
+def _wait_for(server: subprocess.Popen, port: int) -> None:
+    """Return once the server answers. Raises LabError where it ends first or takes too long."""
+    deadline = time.monotonic() + LAB_START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise LabError(
+                f"JupyterLab ended with code {server.returncode} before it answered; its own words are above"
+            )
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise LabError(f"JupyterLab did not answer within {LAB_START_SECONDS} s; start it by hand: jupyter lab")
+
+
+def _has_browser() -> bool:
+    """Whether a window can be opened: a text browser inside this terminal would not do."""
+    windows = sys.platform in ("win32", "darwin") or any(os.environ.get(v) for v in ("DISPLAY", "WAYLAND_DISPLAY"))
+    try:
+        return windows and webbrowser.get() is not None
+    except webbrowser.Error:
+        return False
+
+
+@app.command()
+def run(
+    lab: Annotated[int, typer.Argument(help="Which lab.")],
+    profile: Annotated[str | None, typer.Option(help="smoke, cpu or gpu (default: what this machine has).")] = None,
+) -> None:
+    """Run a solved lab without a browser, and sum up its results."""
+    from pixelpolicy.course.run import run_lab
+
+    run_lab(lab, profiles.named(profile) if profile else profiles.profile())
+
+
+@app.command("build-labs")
+def build_labs(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a lab differs.")] = False,
+) -> None:
+    """Cut the labs from their solutions."""
+    from pixelpolicy.course import build
+
+    build.build_labs(check=check)
+
+
+@app.command()
+def status() -> None:
+    """Show your progress: exercises done and points, lab by lab."""
+    from pixelpolicy.course import progress
+
+    rows = progress.status()
+    if not rows:
+        raise LabError("there is no exercise yet: labs/ is empty; cut the labs with `pixelpolicy build-labs`")
+    table = Table("lab", "exercise", "state", "attempts", "points")
+    for i, row in enumerate(rows):
+        last = i + 1 == len(rows) or rows[i + 1].lab != row.lab
+        points = f"{row.points:g} of {row.of:g}"
+        lab = row.lab if i == 0 or rows[i - 1].lab != row.lab else ""
+        table.add_row(
+            lab, row.name, f"[{STATES[row.state]}]{row.state}[/]", str(row.attempts), points, end_section=last
+        )
+    done, earned = sum(row.state == "passed" for row in rows), sum(row.points for row in rows)
+    out.print(table)
+    out.print(f"{done} of {len(rows)} exercises passed, {earned:g} of {sum(row.of for row in rows):g} points.")
+
+
+@app.command()
+def pretrain(
+    name: Annotated[str, typer.Argument(help="Which generator: shapes.")],
+    seed: Annotated[int, typer.Option(help="What everything random follows from.")] = 0,
+    folder: Annotated[Path | None, typer.Option(help="Where the run lies [default: runs/pretrain-NAME].")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [default: torch's own].")] = None,
+) -> None:
+    """Remake a generator from its seed (hours; nobody needs to). The same command goes on after an interruption."""
+    if name != "shapes":
+        raise CheckpointError(f"there is no generator {name!r} to train; those there are: shapes")
+    import torch
+
+    from pixelpolicy.generators import pretrain as recipes
+
+    if threads:
+        torch.set_num_threads(threads)
+    folder = folder or Path("runs") / f"pretrain-{name}"
+    small = profiles.profile() == "smoke"
+    recipe = recipes.Recipe(seed=seed, **(SMOKE if small else {}))
+    out.print(f"Training '{name}' in {folder}: scores go to metrics.jsonl there, sample sheets to samples/.")
+    generator = recipes.pretrain(folder, recipe, _reporter(folder))
+    scores = recipes.publish(generator, folder / "checkpoint", recipe, per_kind=4 if small else 256)
+    out.print(f"The checkpoint is in {folder / 'checkpoint'}; its accuracy is {scores['test']['accuracy']:.2f}.")
+
+
+def _reporter(folder: Path) -> Callable[[str, int, Any, dict[str, float]], None]:
+    """A callback that appends scores to metrics.jsonl and draws the same prompts and seeds each time."""
+    from pixelpolicy.viz import sample_sheet
+    from pixelpolicy.worlds import shapes
+
+    texts, seeds = shapes.evaluation_pairs("validation", 8)
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+
+    def report(stage: str, step: int, generator: Any, scores: dict[str, float]) -> None:
+        finite = {key: value if math.isfinite(value) else None for key, value in scores.items()}
+        line = {"stage": stage, "step": step, "time": round(time.time()), **finite}
+        with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if stage == "autoencoder":
+            return  # nothing can be sampled yet
+        pictures = generator.generate(texts, seeds)
+        accepted = [verdict.strict for verdict in shapes.verify(pictures.numpy(), texts)]
+        alt = f"Samples of stage {stage} at step {step}: {sum(accepted)} of {len(texts)} show what was asked."
+        sample_sheet(pictures, texts, alt=alt, accepted=accepted).save(folder / "samples" / f"{stage}-{step:06d}.png")
+
+    return report
+
+
+@app.command()
+def check() -> None:
+    """Look the course over as its maintainers do: lint, format, floors, labs, links, environment."""
+    from pixelpolicy import upkeep
+    from pixelpolicy.course.files import course_root
+
+    root, failed = course_root(), 0
+    for title, look in upkeep.CHECKS.items():
+        complaints = look(root)
+        out.print(f"[{'red' if complaints else 'green'}]{'fails' if complaints else 'holds'}[/]  {title}")
+        for complaint in complaints:
+            out.print(f"       {complaint}", markup=False, soft_wrap=True)
+        failed += bool(complaints)
+    if failed:
+        out.print(f"{failed} of {len(upkeep.CHECKS)} checks fail.")
+        raise typer.Exit(1)
