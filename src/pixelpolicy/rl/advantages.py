@@ -18,12 +18,12 @@ SCALES = ("group", "batch", "none")
 
 
 def group_advantages(
-    rewards: Float[Tensor, " batch"],
-    groups: Int[Tensor, " batch"],
+    rewards: Float[Tensor, "batch"],
+    groups: Int[Tensor, "batch"],
     *,
     convention: str = "flow-grpo",
     scale: str = "group",
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "batch"]:
     """``(r - mean of its group) / (std + epsilon)``, as in GRPO (Shao et al. 2024) and Flow-GRPO (Liu et al. 2025).
 
     ``groups`` numbers the prompt of each sample. ``convention`` fixes the degrees of freedom and epsilon
@@ -54,13 +54,13 @@ def group_advantages(
     return centred.masked_fill(_flat(rewards, index, len(sizes))[index], 0.0)
 
 
-def zero_variance_groups(rewards: Float[Tensor, " batch"], groups: Int[Tensor, " batch"]) -> int:
+def zero_variance_groups(rewards: Float[Tensor, "batch"], groups: Int[Tensor, "batch"]) -> int:
     """How many groups have equal rewards throughout, and so teach nothing."""
     rewards, index, sizes = number_groups(rewards, groups)
     return int(_flat(rewards, index, len(sizes)).sum())
 
 
-def group_sums(values: Float[Tensor, " batch"], index: Int[Tensor, " batch"], count: int) -> Float[Tensor, " groups"]:
+def group_sums(values: Float[Tensor, "batch"], index: Int[Tensor, "batch"], count: int) -> Float[Tensor, "groups"]:
     """Sum of values by group, where ``index`` numbers the groups 0 to count - 1."""
     return values.new_zeros(count).index_add(0, index, values)
 

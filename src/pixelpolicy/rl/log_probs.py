@@ -14,10 +14,10 @@ from pixelpolicy.errors import RolloutError
 def gaussian_log_prob(
     x: Float[Tensor, "batch ..."],
     mean: Float[Tensor, "batch ..."],
-    std: Float[Tensor, " ..."] | float,
+    std: Float[Tensor, "..."] | float,
     *,
     reduce: str = "mean",
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "batch"]:
     """Log-density of ``x`` under ``N(mean, std^2)``, constants included, reduced over all but the batch.
 
     ``reduce="sum"`` is the log-probability of the step. ``"mean"`` divides it by the number of dimensions, as the
@@ -50,7 +50,7 @@ def categorical_log_prob(
     return log_probs.gather(-1, actions.long()[..., None]).squeeze(-1)
 
 
-def reduce_dimensions(terms: Float[Tensor, "batch ..."], reduce: str) -> Float[Tensor, " batch"]:
+def reduce_dimensions(terms: Float[Tensor, "batch ..."], reduce: str) -> Float[Tensor, "batch"]:
     """Mean or sum over all dimensions but the first. Raises `ValueError` for any other ``reduce``."""
     if reduce not in ("mean", "sum"):
         raise ValueError(f"unknown reduce '{reduce}'; choose 'mean' (per dimension) or 'sum' (of the whole step)")

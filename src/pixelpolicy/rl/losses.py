@@ -46,10 +46,10 @@ def clip_fraction(
 def gaussian_kl(
     mean: Float[Tensor, "batch ..."],
     mean_ref: Float[Tensor, "batch ..."],
-    std: Float[Tensor, " ..."] | float,
+    std: Float[Tensor, "..."] | float,
     *,
     reduce: str = "mean",
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "batch"]:
     """KL between two steps of equal spread: ``|mean - mean_ref|^2 / (2 std^2)``, reduced over all but the batch.
 
     ``std`` is that of the step, ``g sqrt(-dt)``; Flow-GRPO's code divides by ``2 g^2`` and so scales by ``-dt``.
@@ -64,8 +64,8 @@ def gaussian_kl(
 
 
 def reward_weights(
-    rewards: Float[Tensor, " batch"], beta: float, groups: Int[Tensor, " batch"] | None = None
-) -> Float[Tensor, " batch"]:
+    rewards: Float[Tensor, "batch"], beta: float, groups: Int[Tensor, "batch"] | None = None
+) -> Float[Tensor, "batch"]:
     """``exp(r / beta)`` with mean 1 over the batch, or over each group; without gradient (Peters and Schaal 2007).
 
     Safe for any finite reward. Raises `ValueError` for ``beta <= 0``, `RewardError` for a reward that is not finite.

@@ -26,12 +26,12 @@ def tilted(p: Float[Tensor, "*batch states"], rewards: Float[Tensor, "*batch sta
 
 
 def tilted_mixture(
-    weights: Float[Tensor, " components"],
-    means: Float[Tensor, " components"],
-    stds: Float[Tensor, " components"],
+    weights: Float[Tensor, "components"],
+    means: Float[Tensor, "components"],
+    stds: Float[Tensor, "components"],
     slope: float,
     beta: float,
-) -> tuple[Float[Tensor, " components"], Float[Tensor, " components"]]:
+) -> tuple[Float[Tensor, "components"], Float[Tensor, "components"]]:
     """Weights and means of a 1-D Gaussian mixture tilted by the linear reward ``r(x) = slope x``; its stds stay.
 
     With ``a = slope / beta`` each mean moves by ``a std^2`` and each weight grows by ``e^(a mean + a^2 std^2 / 2)``.
@@ -47,7 +47,7 @@ def tilted_mixture(
 
 def chain_distribution(
     logits: Float[Tensor, "steps states states"],
-) -> tuple[Int[Tensor, "sequences steps"], Float[Tensor, " sequences"]]:
+) -> tuple[Int[Tensor, "sequences steps"], Float[Tensor, "sequences"]]:
     """All sequences of a chain and their probabilities, differentiable in ``logits``.
 
     Raises `ValueError` if the logits are no chain or it has more than a million sequences.

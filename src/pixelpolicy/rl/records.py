@@ -16,11 +16,11 @@ from pixelpolicy.errors import RolloutError
 class Policy(Protocol):
     """A generator seen as a policy: each sampling step is an action with a density."""
 
-    def rollout(self, prompts: list[str], *, seeds: Int[Tensor, " batch"]) -> Rollout:
+    def rollout(self, prompts: list[str], *, seeds: Int[Tensor, "batch"]) -> Rollout:
         """Sample once per prompt. Each sample draws from its own random stream, whatever the batch around it."""
         ...
 
-    def log_prob(self, rollout: Rollout, step: int) -> Float[Tensor, " batch"]:
+    def log_prob(self, rollout: Rollout, step: int) -> Float[Tensor, "batch"]:
         """Log-probability of one stored step, with gradient.
 
         Before any update it equals ``rollout.log_probs[:, step]`` exactly. Raises `RolloutError` on a
@@ -40,10 +40,10 @@ class Rollout:
     """
 
     prompts: list[str]
-    seeds: Int[Tensor, " batch"]
+    seeds: Int[Tensor, "batch"]
     states: Float[Tensor, "batch steps+1 ..."]
-    sigmas: Float[Tensor, " steps+1"]
-    stochastic: Bool[Tensor, " steps"]
+    sigmas: Float[Tensor, "steps+1"]
+    stochastic: Bool[Tensor, "steps"]
     log_probs: Float[Tensor, "batch steps"]
     samples: Any
 
@@ -67,7 +67,7 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def select(self, rows: Int[Tensor, " chosen"] | Bool[Tensor, " batch"] | Sequence[int] | slice) -> Rollout:
+    def select(self, rows: Int[Tensor, "chosen"] | Bool[Tensor, "batch"] | Sequence[int] | slice) -> Rollout:
         """The rollout of some samples only, in the order of ``rows``: indices, a mask or a slice."""
         rows = rows.cpu() if isinstance(rows, Tensor) else rows
         index = torch.arange(len(self))[rows].reshape(-1)
@@ -85,7 +85,7 @@ class Rollout:
             samples=samples,
         )
 
-    def log_prob_at(self, step: int) -> Float[Tensor, " batch"]:
+    def log_prob_at(self, step: int) -> Float[Tensor, "batch"]:
         """The stored log-probability of one step.
 
         Raises `RolloutError` on a deterministic step, which has no density, and on a step that does not exist.

@@ -27,7 +27,7 @@ def gae(
     rewards: Float[Tensor, "time batch"],
     values: Float[Tensor, "time batch"],
     dones: Bool[Tensor, "time batch"],
-    last_value: Float[Tensor, " batch"],
+    last_value: Float[Tensor, "batch"],
     discount: float,
     lam: float,
 ) -> Float[Tensor, "time batch"]:

@@ -33,11 +33,11 @@ class Reward:
         """Weights and components; a reward that is no sum is its own only component."""
         return self.parts or ((1.0, self),)
 
-    def __call__(self, samples: Any, prompts: list[str]) -> Float[Tensor, " batch"]:
+    def __call__(self, samples: Any, prompts: list[str]) -> Float[Tensor, "batch"]:
         """The total reward. Raises `RewardError` if a component raises, or returns NaN or the wrong shape."""
         return self.evaluate(samples, prompts)[0]
 
-    def components(self, samples: Any, prompts: list[str]) -> dict[str, Float[Tensor, " batch"]]:
+    def components(self, samples: Any, prompts: list[str]) -> dict[str, Float[Tensor, "batch"]]:
         """Each component by name, without its weight."""
         return self.evaluate(samples, prompts)[1]
 
@@ -72,7 +72,7 @@ def _sum(terms: list[tuple[float, Reward]]) -> Reward:
     return Reward(name, None, all(term.differentiable for _, term in merged.values()), tuple(merged.values()))
 
 
-def _checked(reward: Reward, samples: Any, prompts: list[str]) -> Float[Tensor, " batch"]:
+def _checked(reward: Reward, samples: Any, prompts: list[str]) -> Float[Tensor, "batch"]:
     start = f"; the first prompt is '{prompts[0]}'" if prompts else ""
     try:
         with torch.set_grad_enabled(reward.differentiable and torch.is_grad_enabled()):
