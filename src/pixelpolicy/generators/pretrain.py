@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from pixelpolicy.generators.checkpoint import load, save
+from pixelpolicy.generators.evaluation import evaluate
 from pixelpolicy.generators.image import ImageGenerator, build
 from pixelpolicy.worlds import shapes
 
@@ -226,12 +227,11 @@ def pretrain(folder: Path, recipe: Recipe = DEFAULT, report: Report = lambda *_:
 
 def score(generator: ImageGenerator, per_kind: int = 256) -> Scores:
     """Accuracy and diversity on the fixed evaluation pairs: trained prompts, held-out ones, with guidance 3."""
-    result = {}
-    for name, split, guidance in (("test", "test", 1.0), ("held-out", "held-out", 1.0), ("guided", "test", 3.0)):
-        texts, seeds = shapes.evaluation_pairs(split, per_kind)
-        pictures = generator.generate(texts, seeds, guidance_scale=guidance)
-        result[name] = shapes.measure(pictures.numpy(), texts)
-    return result
+    return {
+        "test": evaluate(generator, "test", per_kind=per_kind),
+        "held-out": evaluate(generator, "held-out", per_kind=per_kind),
+        "guided": evaluate(generator, "test", per_kind=per_kind, guidance_scale=3.0),
+    }
 
 
 def publish(generator: ImageGenerator, folder: Path, recipe: Recipe, per_kind: int = 256) -> Scores:
