@@ -1,0 +1,39 @@
+"""The profile of a run: how much of it there is. `PIXELPOLICY_PROFILE` is read here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, TypeVar, get_args
+
+from pixelpolicy.errors import ProfileError
+
+Profile = Literal["smoke", "cpu", "gpu"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+VARIABLE = "PIXELPOLICY_PROFILE"
+
+Value = TypeVar("Value")
+
+
+def named(name: str) -> Profile:
+    """The profile called `name`; ProfileError with the choices where there is none."""
+    if name not in PROFILES:
+        raise ProfileError(f"there is no profile {name!r}: set {VARIABLE} to one of {', '.join(PROFILES)}, or unset it")
+    return name
+
+
+def profile() -> Profile:
+    """The profile of this process: `smoke`, `cpu` or `gpu`.
+
+    It is what PIXELPOLICY_PROFILE says; unset or empty, it is `gpu` where CUDA is there and `cpu` elsewhere.
+    Raises ProfileError where the variable names no profile.
+    """
+    if name := os.environ.get(VARIABLE, "").strip():
+        return named(name)
+    import torch  # late, so that a set profile costs no import
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def choose(*, smoke: Value, cpu: Value, gpu: Value) -> Value:
+    """The value for this profile, as in `iterations = choose(smoke=2, cpu=60, gpu=500)`."""
+    return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[profile()]
