@@ -1,0 +1,51 @@
+"""How well a picture compresses as JPEG: the simplest rewards of DDPO (Black et al. 2023, arXiv 2305.13301).
+
+Neither has a gradient, neither looks at the prompt, and both can be driven to the absurd: that is their use here.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from pixelpolicy.errors import RewardError
+from pixelpolicy.rewards.pictures import as_arrays, per_sample
+from pixelpolicy.rl.reward import Reward
+
+
+def jpeg_compressibility(quality: int = 95) -> Reward:
+    """Minus the kilobytes (of 1,000 bytes) of a picture ``[batch, 3, height, width]`` in [-1, 1] as JPEG.
+
+    Raises `RewardError` for a ``quality`` outside 1 to 95, the range in which it means something to JPEG.
+    """
+    return _jpeg("compressibility", -1.0, quality)
+
+
+def jpeg_incompressibility(quality: int = 95) -> Reward:
+    """The kilobytes of a picture as JPEG; `jpeg_compressibility` with the other sign."""
+    return _jpeg("incompressibility", 1.0, quality)
+
+
+@functools.cache  # so that two rewards of one name and quality are equal, and add up
+def _jpeg(name: str, sign: float, quality: int) -> Reward:
+    if quality not in range(1, 96):
+        raise RewardError(f"a JPEG quality of {quality!r} was given; give a whole number from 1 to 95")
+
+    def reward(samples: Tensor, prompts: list[str]) -> Float[Tensor, "batch"]:
+        pictures, finite = as_arrays(samples, prompts)
+        return per_sample([sign * kilobytes(picture, quality) for picture in np.nan_to_num(pictures)], finite)
+
+    return Reward(name if quality == 95 else f"{name} (quality {quality})", reward)
+
+
+def kilobytes(picture: np.ndarray, quality: int = 95) -> float:
+    """The size of one picture ``[3, height, width]`` in [-1, 1] as JPEG, header and all."""
+    levels = ((picture + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(levels.transpose(1, 2, 0)).save(file, "JPEG", quality=quality)
+    return len(file.getvalue()) / 1000
