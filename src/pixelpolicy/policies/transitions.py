@@ -51,15 +51,19 @@ def dance_sde(
     return _sde(x, velocity, sigma, sigma_next, torch.as_tensor(noise, dtype=x.dtype))
 
 
-def _renoised(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Move to the next noise level, with ``std`` of its noise fresh and the rest as predicted: keeps the marginal."""
+def _renoised(
+    x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, kept: Tensor, std: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Move to the next noise level, with ``std`` of its noise fresh and ``kept = sqrt(sigma_next^2 - std^2)`` of the
+    predicted: the noise of a known picture stays what it should be."""
     x0, x1 = endpoints(x, velocity, sigma)
-    return (1 - sigma_next) * x0 + torch.sqrt((sigma_next**2 - std**2).clamp_min(0)) * x1, std
+    return (1 - sigma_next) * x0 + kept * x1, std
 
 
 def cps(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, *, noise: float = 0.8) -> tuple[Tensor, Tensor]:
     """Coefficients-preserving sampling (Flow-CPS): ``std = sigma_next sin(noise pi / 2)``."""
-    return _renoised(x, velocity, sigma, sigma_next, torch.as_tensor(sigma_next) * math.sin(noise * math.pi / 2))
+    sigma_next, angle = torch.as_tensor(sigma_next), noise * math.pi / 2
+    return _renoised(x, velocity, sigma, sigma_next, sigma_next * abs(math.cos(angle)), sigma_next * math.sin(angle))
 
 
 def ddim_eta(
@@ -68,10 +72,10 @@ def ddim_eta(
     """DDIM's step with eta = ``noise`` (Song et al. 2021, arXiv 2010.02502, eq. 16), carried over to the flow.
 
     The change of variables ``abar = (1-sigma)^2 / ((1-sigma)^2 + sigma^2)``, ``x_vp = x / sqrt((1-sigma)^2 + sigma^2)``
-    is exact.
+    is exact. ``ratio`` is ``abar_t (1-abar_s) / (abar_s (1-abar_t))`` for the step t -> s, so that the eq.'s variance
+    becomes ``noise^2 sigma_next^2 (1-ratio)``; written so, nothing cancels at sigma = 1, where all noise is fresh.
     """
     sigma, sigma_next = torch.as_tensor(sigma), torch.as_tensor(sigma_next)
-    norm, norm_next = (1 - sigma) ** 2 + sigma**2, (1 - sigma_next) ** 2 + sigma_next**2
-    abar, abar_next = (1 - sigma) ** 2 / norm, (1 - sigma_next) ** 2 / norm_next
-    std_vp = noise * torch.sqrt((1 - abar_next) / (1 - abar) * (1 - abar / abar_next))
-    return _renoised(x, velocity, sigma, sigma_next, std_vp * torch.sqrt(norm_next))
+    ratio = (sigma_next * (1 - sigma) / (sigma * (1 - sigma_next))) ** 2
+    kept = sigma_next * torch.sqrt((1 - noise**2 + noise**2 * ratio).clamp_min(0))
+    return _renoised(x, velocity, sigma, sigma_next, kept, noise * sigma_next * torch.sqrt(1 - ratio))
