@@ -1,4 +1,4 @@
-"""The profile of a run: how much of it there is. `PIXELPOLICY_PROFILE` is read here and nowhere else."""
+"""The profile of a run: how much of it there is. PIXELPOLICY_PROFILE and PIXELPOLICY_SEED are read here alone."""
 
 from __future__ import annotations
 
@@ -37,3 +37,11 @@ def profile() -> Profile:
 def choose(*, smoke: Value, cpu: Value, gpu: Value) -> Value:
     """The value for this profile, as in `iterations = choose(smoke=2, cpu=60, gpu=500)`."""
     return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[profile()]
+
+
+def seed() -> int:
+    """The seed of this run: PIXELPOLICY_SEED, or 0. Raises ProfileError where that is no whole number."""
+    given = os.environ.get("PIXELPOLICY_SEED", "").strip() or "0"
+    if not given.isdecimal():
+        raise ProfileError(f"PIXELPOLICY_SEED is {given!r}: set it to a whole number from 0 on, or unset it")
+    return int(given)

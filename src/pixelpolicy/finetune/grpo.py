@@ -58,7 +58,7 @@ class GRPO:
 
     policy: DenoisingPolicy
     reward: Reward
-    prompts: Sequence[str]
+    draw_prompts: Callable[[int, np.random.Generator], list[str]]
     config: GRPOConfig = GRPOConfig()
     advantages_of: Callable[[Tensor, Tensor], Tensor] = group_advantages
     objective: Callable[[Tensor, Tensor, Tensor, float], Tensor] = clipped_surrogate
@@ -75,7 +75,7 @@ class GRPO:
     def collect(self, iteration: int) -> tuple[tuple[Rollout, Tensor, list[int]], dict[str, float]]:
         """Sample a group of pictures for each prompt, judge them, and compare within groups."""
         config, rng = self.config, np.random.default_rng([self.config.seed, iteration])
-        texts = [str(text) for text in rng.choice(self.prompts, config.prompts_per_iteration)]
+        texts = self.draw_prompts(config.prompts_per_iteration, rng)
         prompts = [text for text in texts for _ in range(config.group_size)]
         groups = torch.arange(config.prompts_per_iteration).repeat_interleave(config.group_size)
         steps = self.choose_steps(self.policy.noisy_steps(), config.trained_steps, rng)

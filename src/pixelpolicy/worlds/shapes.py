@@ -125,6 +125,11 @@ def held_out_prompts(kind: str | None = None) -> tuple[str, ...]:
     return tuple(p for p in prompts(kind) if is_held_out(p))
 
 
+def draw_prompts(count: int, rng: np.random.Generator) -> list[str]:
+    """Random prompts to train on, each kind with the same chance however many prompts it has."""
+    return [str(rng.choice(trained_prompts(str(rng.choice(KINDS))))) for _ in range(count)]
+
+
 @functools.cache
 def parse(text: str) -> Prompt:
     """Read a prompt. Raises `PromptError` with the vocabulary where it is outside the world."""
