@@ -24,7 +24,7 @@ from pixelpolicy import __version__, profiles
 from pixelpolicy.errors import CheckpointError, LabError, PixelPolicyError
 
 DEBUG = "PIXELPOLICY_DEBUG"
-FIRST_LAB = 12
+FIRST_LAB = "12"
 FIRST_PORT = 8888
 LAB_START_SECONDS = 120
 STATES = {"new": "dim", "begun": "yellow", "passed": "green", "caught up": "cyan"}
@@ -79,17 +79,15 @@ def options(
 
 @app.command()
 def lab(
-    number: Annotated[int, typer.Argument(help="Which lab to open.")] = FIRST_LAB,
+    number: Annotated[str, typer.Argument(help="Which lab to open, such as 12.")] = FIRST_LAB,
     browser: Annotated[bool | None, typer.Option(help="Open a browser (default: where there is one).")] = None,
     port: Annotated[int, typer.Option(help="The first port to try.")] = FIRST_PORT,
 ) -> None:
     """Open the course in JupyterLab; your own copies of the labs lie in work/."""
     from pixelpolicy.course.files import course_root
-    from pixelpolicy.course.opening import prepare_work
+    from pixelpolicy.course.opening import open_copy
 
-    prepare_work()
-    root = course_root()
-    copy = _only(sorted((root / "work").glob(f"{number:02d}-*.ipynb")), f"there is no lab {number} in {root / 'work'}")
+    root, copy = course_root(), open_copy(number)
     port, token = _free_port(port), secrets.token_urlsafe(24)
     url = f"http://127.0.0.1:{port}/lab/tree/{copy.relative_to(root).as_posix()}?token={token}"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
@@ -123,12 +121,6 @@ def lab(
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _only(paths: list[Path], problem: str) -> Path:
-    if not paths:
-        raise LabError(f"{problem}; `pixelpolicy status` lists the labs there are")
-    return paths[0]
 
 
 def _free_port(first: int) -> int:
@@ -172,13 +164,14 @@ def _has_browser() -> bool:
 
 @app.command()
 def run(
-    lab: Annotated[int, typer.Argument(help="Which lab.")],
+    lab: Annotated[str, typer.Argument(help="Which lab, such as 12.")],
     profile: Annotated[str | None, typer.Option(help="smoke, cpu or gpu (default: what this machine has).")] = None,
 ) -> None:
     """Run a solved lab without a browser, and sum up its results."""
+    chosen = profiles.named(profile) if profile else profiles.profile()
     from pixelpolicy.course.run import run_lab
 
-    run_lab(lab, profiles.named(profile) if profile else profiles.profile())
+    run_lab(lab, chosen)
 
 
 @app.command("build-labs")
@@ -188,7 +181,11 @@ def build_labs(
     """Cut the labs from their solutions."""
     from pixelpolicy.course import build
 
-    build.build_labs(check=check)
+    written = build.build_labs(check=check)
+    for path in written:
+        out.print(f"written: {path.parent.name}/{path.name}")
+    if not written:
+        out.print("The labs are what their solutions give.")
 
 
 @app.command()

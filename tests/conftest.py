@@ -1,0 +1,26 @@
+"""What holds for every test: few threads, the smoke profile, no network, and nothing of the student's is touched."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pixelpolicy.course.network import cut_network
+
+# Before anything imports torch or numpy, which read these once; children inherit them.
+THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else str(min(2, os.cpu_count() or 1))
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, THREADS)
+os.environ["PIXELPOLICY_PROFILE"] = "smoke"
+os.environ["MPLBACKEND"] = "agg"
+_SCRATCH = tempfile.TemporaryDirectory(prefix="pixelpolicy-tests-")
+os.environ["PIXELPOLICY_PROGRESS"] = str(Path(_SCRATCH.name) / "progress.json")
+os.environ["PIXELPOLICY_RESULTS"] = str(Path(_SCRATCH.name) / "results")
+cut_network()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder of the course."""
+    return Path(__file__).parents[1]
