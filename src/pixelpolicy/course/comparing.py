@@ -17,7 +17,8 @@ class Mismatch(AssertionError):
 def same(got: Any, want: Any, *, atol: float = 1e-6, rtol: float = 1e-5, what: str = "") -> None:
     """Raise Mismatch unless `got` has the shape of `want` and its values within `atol + rtol |want|`.
 
-    Both may be tensors, numbers, or tuples, lists and dictionaries of them; anything else must be equal. `what` names the thing compared.
+    Both may be tensors, numbers, or tuples, lists and dictionaries of them; anything else must be equal. `what` names
+    the thing compared.
     """
     label = f"{what}:" if what else ""
     if isinstance(want, dict | list | tuple):

@@ -1,9 +1,9 @@
 """What the author of a check writes: an exercise, its properties, and the mistakes that it knows by sight.
 
 A property is a function of the student's function. It says nothing where the property holds and raises where it does
-not: `same`, `same_gradient` and `raises` of `comparing` do so with what came out and what was expected. A known mistake is a wrong
-answer, written down: where a property fails, the student's answers to the exercise's probes are compared with those of
-each mistake, values and gradients, and the hint of the first that agrees is shown.
+not: `same`, `same_gradient` and `raises` of `comparing` do so with what came out and what was expected. A known
+mistake is a wrong answer, written down: where a property fails, the student's answers to the exercise's probes are
+compared with those of each mistake, values and gradients, and the hint of the first that agrees is shown.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ This guides an honest student. It is no wall: grading a class runs submissions a
 
 from __future__ import annotations
 
+import dis
 import functools
 import importlib
 import sys
@@ -109,8 +110,12 @@ def _named(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     if wrapped is not None:
         yield getattr(wrapped, "__name__", "a wrapped function"), wrapped
     for code in _codes(function.__code__):
-        reached = [(name, function.__globals__[name]) for name in code.co_names if name in function.__globals__]
-        reached += [(name, sys.modules[name]) for name in code.co_names if name in sys.modules]
+        # read from the instructions: co_names alone does not tell a global `cps` from an attribute `x.cps`
+        steps = [(step.opname, step.argval) for step in dis.get_instructions(code)]
+        loaded = {name for kind, name in steps if kind in ("LOAD_GLOBAL", "LOAD_NAME")}
+        imported = {name for kind, name in steps if kind == "IMPORT_NAME"}
+        reached = [(name, function.__globals__[name]) for name in loaded if name in function.__globals__]
+        reached += [(name, sys.modules[name]) for name in imported if name in sys.modules]
         for value in (*code.co_consts, *(function.__defaults__ or ())):
             if isinstance(value, str) or callable(value):
                 yield repr(value), value

@@ -14,7 +14,7 @@ import jupytext
 from pixelpolicy.course.exercises import Exercise, exercises_of
 from pixelpolicy.errors import LabError
 
-LONGEST_CELL = 30
+LONGEST_CELL, WIDEST_LINE = 30, 120
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 ROLES = ("goal", "exercise", "hints", "check")  # in the order in which a lab has them
 KEYS = {"id": str, "name": str, "points": (int, float), "minutes": int, "difficulty": int, "forbidden": list}
@@ -203,6 +203,11 @@ def _see(lab: str, cell: Cell) -> None:
     length = len(solved(cell.text).splitlines())
     if cell.kind == "code" and length > LONGEST_CELL:
         raise LabError(f"lab {lab}, {cell}: {length} lines, and {LONGEST_CELL} at most are allowed: split it")
+    wide = [line for line in cell.text.splitlines() if len(line) > WIDEST_LINE]
+    if cell.kind == "code" and wide:
+        raise LabError(
+            f"lab {lab}, {cell}: a line is wider than {WIDEST_LINE} signs: {wide[0].strip()[:40]!r}: break it"
+        )
     if cell.kind == "code":
         for text in [solved(cell.text), stripped(cell.text, "", "")]:
             try:
