@@ -39,8 +39,10 @@ class Recipe:
     autoencoder_lr: float = 2e-3
     kl_weight: float = 1e-4
     pictures: int = 98_304
-    flow_steps: int = 12_000
-    held_back_steps: int = 2_500
+    flow_steps: int = 8_000
+    flow_horizon: int = 12_000
+    flow_cooldown: int = 3_500
+    held_back_steps: int = 2_000
     flawed_share: float = 0.4
     flow_batch: int = 128
     flow_lr: float = 2e-3
@@ -62,18 +64,28 @@ def sample_scenes(count: int, rng: np.random.Generator, *, flawed: bool = False)
     return texts, shapes.draw([shapes.scene(text, rng, flawed=flawed) for text in texts])
 
 
-def cosine(step: int, steps: int, warmup: int = 200) -> float:
-    """Learning-rate factor: linear warm-up, then half a cosine to zero."""
-    return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
+def schedule(step: int, steps: int, horizon: int | None = None, cooldown: int = 1, warmup: int = 200) -> float:
+    """Learning-rate factor: linear warm-up, half a cosine towards ``horizon`` (``steps`` unless given), and over the
+    last ``cooldown`` steps a straight line to zero on top."""
+    half_cosine = 0.5 * (1 + math.cos(math.pi * step / (horizon or steps)))
+    return min((step + 1) / warmup, half_cosine) * min(1.0, (steps - step) / cooldown)
 
 
 class Stage:
     """One resumable optimisation: its state is written to a file whole or not at all."""
 
-    def __init__(self, path: Path, modules: list[torch.nn.Module], lr: float, steps: int, save_every: int, ema: float):
-        self.path, self.modules, self.steps, self.lr, self.save_every = path, modules, steps, lr, save_every
+    def __init__(
+        self,
+        path: Path,
+        modules: list[torch.nn.Module],
+        rate: Callable[[int], float],
+        steps: int,
+        save_every: int,
+        ema: float,
+    ):
+        self.path, self.modules, self.steps, self.rate, self.save_every = path, modules, steps, rate, save_every
         self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-3)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate(0), betas=(0.9, 0.99), weight_decay=1e-3)
         self.decay, self.average = ema, [p.detach().clone() for p in self.parameters]
         self.step = 0
         if path.exists():
@@ -97,7 +109,7 @@ class Stage:
         bar = tqdm(range(self.step, self.steps), initial=self.step, total=self.steps, desc=name)
         for step in bar:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.lr * cosine(step, self.steps)
+                group["lr"] = self.rate(step)
             value = loss(step)
             self.optimizer.zero_grad()
             value.backward()
@@ -130,8 +142,14 @@ class Stage:
 def train_autoencoder(generator: ImageGenerator, recipe: Recipe, folder: Path, report: Report) -> None:
     """Fit the autoencoder, then set its scale so that latents have mean 0 and variance 1."""
     vae = generator.vae
+    steps = recipe.autoencoder_steps
     stage = Stage(
-        folder / "autoencoder.pt", [vae], recipe.autoencoder_lr, recipe.autoencoder_steps, recipe.save_every, recipe.ema
+        folder / "autoencoder.pt",
+        [vae],
+        lambda step: recipe.autoencoder_lr * schedule(step, steps),
+        steps,
+        recipe.save_every,
+        recipe.ema,
     )
 
     def loss(step: int) -> Tensor:
@@ -177,9 +195,14 @@ def train_flow(generator: ImageGenerator, recipe: Recipe, folder: Path, report: 
     """
     name = "held-back" if held_back else "flow"
     steps = recipe.held_back_steps if held_back else recipe.flow_steps
-    lr = recipe.flow_lr * (0.5 if held_back else 1)
+
+    def rate(step: int) -> float:
+        if held_back:
+            return 0.5 * recipe.flow_lr * schedule(step, steps)
+        return recipe.flow_lr * schedule(step, steps, recipe.flow_horizon, recipe.flow_cooldown)
+
     modules = [generator.transformer, generator.prompt_encoder]
-    stage = Stage(folder / f"{name}.pt", modules, lr, steps, recipe.save_every, recipe.ema)
+    stage = Stage(folder / f"{name}.pt", modules, rate, steps, recipe.save_every, recipe.ema)
     if stage.step == steps:
         return stage.use_average()
     tokens, latents = encode_pictures(generator, recipe.pictures, [recipe.seed, 3], flawed=False)
