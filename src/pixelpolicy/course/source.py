@@ -224,7 +224,7 @@ def _tasks(lab: str, cells: list[Cell]) -> dict[str, Task]:
             continue
         declared = cell.metadata["exercise"]
         _see_declared(lab, cell, declared)
-        if cell.task in tasks:
+        if sum(c.role == "exercise" and c.task == cell.task for c in cells) > 1:
             raise LabError(f"lab {lab}, {cell}: exercise {cell.task} is there twice: give each its own id")
         own = [c for c in cells if c.task == cell.task]
         for role in ROLES:

@@ -1,0 +1,53 @@
+"""One place that says how much of a run there is, and one that says where the course lies."""
+
+import pytest
+import torch
+
+from pixelpolicy.course.files import course_root, write_json, write_whole
+from pixelpolicy.errors import LabError, ProfileError
+from pixelpolicy.profiles import choose, named, profile
+
+
+@pytest.mark.parametrize("name, value", [("smoke", 1), ("cpu", 2), ("gpu", 3), (" cpu ", 2)])
+def test_profile(monkeypatch, name, value):
+    monkeypatch.setenv("PIXELPOLICY_PROFILE", name)
+    assert profile() == name.strip() and choose(smoke=1, cpu=2, gpu=3) == value
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+@pytest.mark.parametrize("unset", [True, False])
+def test_default(monkeypatch, cuda, unset):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.delenv("PIXELPOLICY_PROFILE") if unset else monkeypatch.setenv("PIXELPOLICY_PROFILE", "")
+    assert profile() == ("gpu" if cuda else "cpu")
+
+
+def test_unknown_profile(monkeypatch):
+    monkeypatch.setenv("PIXELPOLICY_PROFILE", "fast")
+    with pytest.raises(ProfileError, match="'fast': set PIXELPOLICY_PROFILE to one of smoke, cpu, gpu"):
+        choose(smoke=1, cpu=2, gpu=3)
+    with pytest.raises(ProfileError):
+        named("GPU")
+
+
+def test_course_root(course, monkeypatch, tmp_path, root):
+    assert course_root() == course
+    monkeypatch.delenv("PIXELPOLICY_ROOT")
+    monkeypatch.chdir(course / "solutions")
+    assert course_root() == course
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pixelpolicy.course.files.__file__", str(tmp_path / "site" / "a" / "b" / "c" / "files.py"))
+    with pytest.raises(LabError, match="PIXELPOLICY_ROOT"):
+        course_root()
+
+
+def test_write_whole(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "file.json"
+    write_json(path, {"a": "ü"})
+    assert path.read_text(encoding="utf-8") == '{\n "a": "ü"\n}\n' and path.stat().st_mode & 0o777 == 0o644
+    with pytest.raises(LabError, match="NaN"):
+        write_json(path, {"a": float("nan")})
+    blocked = path / "inside" / "file.json"
+    with pytest.raises(LabError, match="could not write"):
+        write_whole(blocked, "x")
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
