@@ -30,16 +30,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from pixelpolicy.course import catch_up, check
 
 # %%
 from IPython.display import Markdown
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from pixelpolicy import viz
-from pixelpolicy.course import recorded
+from pixelpolicy.course import check, recorded
 from pixelpolicy.course.results import start_timer, timer, write_record
 from pixelpolicy.finetune import GRPO, GRPOConfig, Loop, LoopConfig
 from pixelpolicy.generators import best_of, evaluate, load
@@ -116,6 +114,7 @@ viz.sample_sheet(
 #
 # with the population standard deviation (divide by $n$). `groups` tells which samples belong together.
 
+
 # %% exercise={"id": "12.1", "name": "group_advantages", "title": "Group-relative advantages", "points": 2, "minutes": 10, "difficulty": 1, "forbidden": ["pixelpolicy.rl", "pixelpolicy.finetune", "pixelpolicy.policies"]}
 def group_advantages(rewards: Float[Tensor, "batch"], groups: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     """How much better each sample is than the other samples of its group, in standard deviations of the group."""
@@ -171,6 +170,7 @@ viz.sample_sheet(
 # The public code of this field takes the mean, not the sum; what that does to the clip range is in chapter 12. `x` and
 # `mean` are `[batch, ...]`, `std` is one number in a tensor. Return one value a sample.
 
+
 # %% exercise={"id": "12.2", "name": "step_log_prob", "title": "The log-probability of a step", "points": 2, "minutes": 10, "difficulty": 2, "forbidden": ["pixelpolicy.rl", "pixelpolicy.finetune", "pixelpolicy.policies"]}
 def step_log_prob(
     x: Float[Tensor, "batch ..."], mean: Float[Tensor, "batch ..."], std: Float[Tensor, ""]
@@ -223,6 +223,7 @@ assert (ratios == 1).all()
 #
 # The maximum of two *losses* is the pessimist's choice: moving further is never rewarded, moving back always is. It is
 # the same function that balances the pole in lab 04.
+
 
 # %% exercise={"id": "12.3", "name": "clipped_objective", "title": "The clipped objective", "points": 3, "minutes": 15, "difficulty": 2, "forbidden": ["pixelpolicy.rl", "pixelpolicy.finetune", "pixelpolicy.policies"]}
 def clipped_objective(
@@ -288,6 +289,7 @@ viz.curves(
 #
 # $$\mathrm{KL} = \frac1d \sum_j \frac{(\mu_j - \mu^{\text{ref}}_j)^2}{2\sigma^2}$$
 
+
 # %% exercise={"id": "12.4", "name": "step_kl", "title": "The leash: KL to the base", "points": 2, "minutes": 8, "difficulty": 1, "forbidden": ["pixelpolicy.rl", "pixelpolicy.finetune", "pixelpolicy.policies"]}
 def step_kl(
     mean: Float[Tensor, "batch ..."], mean_ref: Float[Tensor, "batch ..."], std: Float[Tensor, ""]
@@ -325,6 +327,7 @@ check("12.4", step_kl)
 # a run can be repeated. Return `count` different steps in the order of sampling, all of them if there are fewer.
 #
 # This one function is what sets relatives apart: all steps is DanceGRPO, a sliding window of neighbours is MixGRPO.
+
 
 # %% exercise={"id": "12.5", "name": "choose_steps", "title": "Which steps to train", "points": 2, "minutes": 7, "difficulty": 1, "forbidden": ["pixelpolicy.rl", "pixelpolicy.finetune", "pixelpolicy.policies"]}
 def choose_steps(available: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
@@ -545,6 +548,7 @@ viz.sample_sheet(
 # - Ratio 1, loss 0: healthy. Rising reward: not yet. Look, and check with something that was not trained on.
 #
 # The cell below writes down what happened here.
+
 
 # %%
 def change(key: str, split: str = "test") -> dict[str, float]:

@@ -131,7 +131,6 @@ def steps_from_the_front(available, count, rng):
     return [step for step in available][:count]
 
 
-
 def steps_with_replacement(available, count, rng):
     return sorted(int(s) for s in rng.choice(available, size=min(count, len(available))))
 

@@ -125,9 +125,9 @@ def examine(exercise: Exercise, function: Callable) -> Result:
         except Exception as error:
             first = held == len(lines)  # one failure in full says enough: the others often follow from it
             lines.append(f"✗ {property.name}")
+            hint = hint or property.hint
             if first:
                 lines += ["    " + line for line in _explained(error, function, log)]
-                hint = property.hint
         else:
             held += 1
             lines.append(f"✓ {property.name}")

@@ -119,19 +119,20 @@ def seeded(seed: int = 0) -> Iterator[None]:
 def fingerprint(function: Callable, probes: Callable[[], list[tuple]]) -> list[Any]:
     """What a function answers to each probe: its values and gradients, or the name of the error it raises."""
     answers: list[Any] = []
-    for number, arguments in enumerate(probes()):
-        try:
-            with seeded():
-                answers.append([x.detach().clone() for x in tensors(function(*arguments))])
-        except Exception as error:
-            answers.append(type(error).__name__)
-        try:
-            with seeded():
-                slopes = gradients(function, probes()[number])
-            answers.append([x for x in slopes if x is not None])
-        except Exception as error:
-            answers.append(type(error).__name__)
+    # fresh arguments for the gradients: the first call may have written into its own
+    for arguments, again in zip(probes(), probes(), strict=True):
+        answers.append(_answer(lambda: [x.detach().clone() for x in tensors(function(*arguments))]))  # noqa: B023
+        if any(isinstance(x, Tensor) and x.is_floating_point() for x in again):
+            answers.append(_answer(lambda: [x for x in gradients(function, again) if x is not None]))  # noqa: B023
     return answers
+
+
+def _answer(ask: Callable[[], list[Tensor]]) -> list[Tensor] | str:
+    try:
+        with seeded():
+            return ask()
+    except Exception as error:
+        return type(error).__name__
 
 
 def alike(one: list[Any], other: list[Any]) -> bool:

@@ -11,8 +11,9 @@ import importlib
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
+
+from torch import Tensor
 
 # what catch_up has given out, by identity: an exercise may build on the answers of those before it
 handed_out: dict[int, str] = {}
@@ -38,15 +39,31 @@ def offence(function: Any, forbidden: Sequence[str], *, exercise: str, answer: A
     return None
 
 
-@contextmanager
-def out_of_reach(forbidden: Sequence[str]) -> Iterator[None]:
-    """Importing a forbidden module raises ImportError inside."""
+def watched(function: Callable, forbidden: Sequence[str], log: dict[str, Any]) -> Callable:
+    """`function`, which cannot import what is forbidden, its last call and error kept in `log`.
+
+    Inside a call, importing a forbidden module raises ImportError. The arguments are kept as they were before it.
+    """
     hidden = {name: module for name, module in sys.modules.items() if any(_below(name, f) for f in forbidden)}
-    sys.modules.update(dict.fromkeys(hidden))
-    try:
-        yield
-    finally:
-        sys.modules.update(hidden)
+    nothing = dict.fromkeys(hidden)
+
+    @functools.wraps(function, updated=())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        log.update(args=[_kept(x) for x in args], kwargs={k: _kept(x) for k, x in kwargs.items()}, error=None)
+        sys.modules.update(nothing)
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            log["error"] = error
+            raise
+        finally:
+            sys.modules.update(hidden)
+
+    return call
+
+
+def _kept(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def _resolve(name: str) -> Any:
@@ -136,19 +153,3 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _codes(constant)
-
-
-def watched(function: Callable, forbidden: Sequence[str], log: dict[str, Any]) -> Callable:
-    """`function`, with forbidden modules out of reach and its last call and error kept in `log`."""
-
-    @functools.wraps(function, updated=())
-    def call(*args: Any, **kwargs: Any) -> Any:
-        log.update(args=args, kwargs=kwargs, error=None)
-        try:
-            with out_of_reach(forbidden):
-                return function(*args, **kwargs)
-        except Exception as error:
-            log["error"] = error
-            raise
-
-    return call

@@ -39,7 +39,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a check said of one answer, and the seconds of wall time it took."""
+    """What a check said of one answer, and the CPU seconds it took."""
 
     passed: bool
     blank: bool
@@ -76,9 +76,9 @@ def _try_all(id: str, answers: dict[str, Callable[[], Any]], pipe: Connection) -
         exercise = exercise_of(id)
         done = {}
         for name, make in answers.items():
-            answer, started = make(), time.perf_counter()
+            answer, started = make(), time.process_time()
             result = examine(exercise, answer)
-            done[name] = Trial(result.passed, result.blank, result.message, time.perf_counter() - started)
+            done[name] = Trial(result.passed, result.blank, result.message, time.process_time() - started)
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")
     else:
