@@ -30,14 +30,13 @@ from functools import partial
 
 import numpy as np
 import torch
-
-# %%
 from IPython.display import Markdown
 from jaxtyping import Float, Int
 from torch import Tensor
 
+# %%
 from pixelpolicy import viz
-from pixelpolicy.course import check, recorded
+from pixelpolicy.course import catch_up, check, recorded
 from pixelpolicy.course.results import start_timer, timer, write_record
 from pixelpolicy.finetune import GRPO, GRPOConfig, Loop, LoopConfig
 from pixelpolicy.generators import best_of, evaluate, load

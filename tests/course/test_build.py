@@ -30,6 +30,7 @@ def test_anatomy(source):
     notebook = lab_notebook(source)
     exercise = ["header", "exercise", "hints", "check", "catch-up"]
     assert roles(notebook) == ["markdown", "code", *exercise, *exercise, "code", "code"]
+    assert "from pixelpolicy.course import catch_up, check\n" in notebook.cells[1].source
     header, code, hints, check, catch_up = notebook.cells[2:7]
     assert header.source.startswith("### Exercise 99.1: Centred rewards\n")
     assert "●●○○ (2 of 4) · about 5 minutes · 2 points" in header.source
@@ -175,7 +176,7 @@ BROKEN = {
     "check of another name": ('check("99.1", centred)', 'check("99.1", timer)', 'must say check("99.1", centred)'),
     "no goal": ('# %% [markdown] goal="99.1"', "# %% [markdown]", "no goal cells"),
     "no name": ("def centred(", "def centered(", "must define 'centred'"),
-    "no import": ("import catch_up, check", "import check", "from pixelpolicy.course import catch_up, check"),
+    "no import": ("course import check", "course import catch_up", "the line `from pixelpolicy.course import check`"),
     "no Python": ("    sums = torch", "    sums = = torch", "is no Python"),
     "too long": ("    count = int", "    pass\n" * 30 + "    count = int", "30 at most"),
     "too wide": ('print(f"loss', f'print("{"x" * 120}")\nprint(f"loss', "wider than 120"),

@@ -4,8 +4,9 @@ The next lab is a file `solutions/NN-name.py` in jupytext's percent format, a mo
 stands in `course.checking`), and wrong answers in `tests/mutants/labNN.py` (their form stands in `course.proof`).
 
 **Cells.** `# %% [markdown]` begins a text cell, `# %%` a code cell; what follows on that line is `key=value` metadata,
-the values JSON. A code cell has 30 lines at most. Some code cell must hold
-`from pixelpolicy.course import catch_up, check`. Cells without one of the four keys below are copied as they are.
+the values JSON. A code cell has 30 lines at most. Some code cell must hold the line
+`from pixelpolicy.course import check`, to which the build adds `catch_up`. Cells without one of the four keys below
+are otherwise copied as they are.
 
 **An exercise** is four cells, in this order, other cells between them allowed:
 
@@ -60,7 +61,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pixelpolicy.course.files import course_root, write_whole
-from pixelpolicy.course.source import Cell, Source, Task, read_source, sources
+from pixelpolicy.course.source import IMPORT, Cell, Source, Task, read_source, sources
 from pixelpolicy.errors import LabError
 
 # lines any lab may hold, whoever wrote them
@@ -147,7 +148,8 @@ def _made(cell: Cell, task: Task | None, answers: bool) -> list[nbformat.Noteboo
         new = new_markdown_cell if cell.kind == "markdown" else new_code_cell
         if cell.kind == "raw":
             new = nbformat.v4.new_raw_cell
-        return [new(cell.text, metadata=dict(cell.metadata))]
+        text = IMPORT.sub("from pixelpolicy.course import catch_up, ", cell.text)
+        return [new(text if cell.kind == "code" else cell.text, metadata=dict(cell.metadata))]
     ours = {"role": cell.role, "id": task.id}
     if cell.role == "goal":
         return [

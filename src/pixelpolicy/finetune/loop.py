@@ -167,7 +167,7 @@ class Loop:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             torch.save(state, part / "state.pt")
-            (part / "history.json").write_text(json.dumps(self.history))
+            (part / "history.json").write_text(json.dumps(self.history, default=float))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(part, folder)
         except (OSError, RuntimeError) as error:
