@@ -29,9 +29,12 @@ environment: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not one. Name yours: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12"; exit 1; }
-	@echo "Making the environment in .venv with Python $(VERSION): two to five minutes, most of it downloads."
-	@[ "$$($(IN_VENV) -c 'import pip, sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" ] \
-	  || $(PYTHON) -m venv --clear .venv || { echo "No environment could be made (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	@if [ "$$($(IN_VENV) -c 'import pip, sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$(VERSION)" ]; then \
+	  echo "Bringing the environment in .venv up to date: under a minute where little has changed."; \
+	else \
+	  echo "Making the environment in .venv with Python $(VERSION): two to five minutes, most of it downloads."; \
+	  $(PYTHON) -m venv --clear .venv || { echo "That failed (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }; \
+	fi
 	@rm -f .venv/ready-*
 	@echo "  1 of 2: torch"
 	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH_FROM) torch

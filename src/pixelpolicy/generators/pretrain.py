@@ -43,7 +43,7 @@ class Recipe:
     flow_horizon: int = 12_000
     flow_cooldown: int = 3_500
     held_back_steps: int = 2_000
-    flawed_share: float = 0.4
+    flawed_share: float = 0.3
     flow_batch: int = 128
     flow_lr: float = 2e-3
     ema: float = 0.999
