@@ -107,7 +107,7 @@ def lab(
         if _has_browser() if browser is None else browser:
             webbrowser.open(url)
         else:
-            out.print("Open that address in a browser on this machine (from another one, forward the port by ssh).")
+            out.print("Open it in a browser here (from another machine, forward the port by ssh).", soft_wrap=True)
         out.print("Ctrl-C here ends it; what you wrote in work/ is kept.")
         ended = server.wait()
     except KeyboardInterrupt:
