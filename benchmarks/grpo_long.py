@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=LOOP.iterations)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
 
@@ -37,10 +38,11 @@ def main() -> None:
     student.transformer.requires_grad_(True)
     policy = DenoisingPolicy(student, partial(cps, noise=0.7), steps=6)
     algorithm = GRPO(policy, shapes_dense(), shapes.draw_prompts, replace(SETTINGS, seed=asked.seed))
-    loop = Loop(algorithm, replace(LOOP, folder=course_root() / "runs" / NAME / f"seed-{asked.seed}"))
+    folder = course_root() / "runs" / NAME / f"seed-{asked.seed}"
+    loop = Loop(algorithm, replace(LOOP, iterations=asked.iterations, folder=folder))
 
     def watch(loop: Loop, metrics: dict[str, float]) -> None:
-        if loop.iteration % 20 == 0:
+        if loop.iteration % 20 == 0 or loop.iteration == asked.iterations:
             with loop.averaged_weights():
                 scores = evaluate(student, "validation", per_kind=64)
             metrics |= {key: scores[key] for key in ("accuracy", "dense", "diversity")}

@@ -36,7 +36,7 @@ from torch import Tensor
 
 # %%
 from pixelpolicy import viz
-from pixelpolicy.course import catch_up, check, recorded
+from pixelpolicy.course import check, recorded
 from pixelpolicy.course.results import start_timer, timer, write_record
 from pixelpolicy.finetune import GRPO, GRPOConfig, Loop, LoopConfig
 from pixelpolicy.generators import best_of, evaluate, load
@@ -472,8 +472,9 @@ Markdown("\n".join(["| | before | after |", "|---|---|---|", *lines]))
 # %%
 long = recorded.records("12-grpo-long")
 runs = {f"seed {run['seed']}": recorded.history("12-grpo-long", run["seed"]) for run in long}
+measured = {name: [row for row in log if "accuracy" in row] for name, log in runs.items()}
 viz.curves(
-    {name: ([r["iteration"] for r in log], [r["accuracy"] for r in log]) for name, log in runs.items()},
+    {name: ([row["iteration"] for row in log], [row["accuracy"] for row in log]) for name, log in measured.items()},
     levels={"base": old["accuracy"], "base, best of 12": best[12]},
     xlabel="iteration",
     ylabel="strict accuracy (validation)",

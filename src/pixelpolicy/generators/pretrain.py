@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from pixelpolicy.errors import CheckpointError
 from pixelpolicy.generators.checkpoint import load, save
 from pixelpolicy.generators.evaluation import evaluate
 from pixelpolicy.generators.image import ImageGenerator, build
@@ -42,8 +43,8 @@ class Recipe:
     flow_steps: int = 8_000
     flow_horizon: int = 12_000
     flow_cooldown: int = 3_500
-    held_back_steps: int = 2_000
-    flawed_share: float = 0.3
+    held_back_steps: int = 1_500
+    flawed_share: float = 0.2
     flow_batch: int = 128
     flow_lr: float = 2e-3
     ema: float = 0.999
@@ -102,8 +103,16 @@ class Stage:
             "optimizer": self.optimizer.state_dict(),
             "modules": [m.state_dict() for m in self.modules],
         }
-        torch.save(state, self.path.with_suffix(".part"))
-        os.replace(self.path.with_suffix(".part"), self.path)
+        part = self.path.with_suffix(".part")
+        try:
+            torch.save(state, part)
+            os.replace(part, self.path)
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"could not save {self.path} ({error}); the one before it is whole. Free some space and run the same "
+                f"command again: it goes on from there"
+            ) from error
 
     def run(self, loss: Callable[[int], Tensor], name: str, after: Callable[[int, float], None]) -> None:
         bar = tqdm(range(self.step, self.steps), initial=self.step, total=self.steps, desc=name)
