@@ -23,6 +23,9 @@ COLOURS = {
     "reward-gradient": "#E69F00",
 }
 
+# Tol's muted palette, for lines that are no algorithm.
+OTHERS = ("#332288", "#44AA99", "#AA4499", "#117733", "#88CCEE", "#882255")
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -108,9 +111,8 @@ def curves(
     """Lines with labels; ``levels`` are dashed horizontals (a baseline), ``bands`` low and high round a line."""
     figure = Figure(figsize=(6.4, 3.4))
     axis = figure.subplots()
-    fallback = list(COLOURS.values())[3:]
     for index, (label, (x, y)) in enumerate(series.items()):
-        colour = (colours or {}).get(label, COLOURS.get(label, fallback[index % len(fallback)]))
+        colour = (colours or {}).get(label, COLOURS.get(label, OTHERS[index % len(OTHERS)]))
         axis.plot(x, y, label=label, color=colour, linewidth=1.8)
         if bands and label in bands:
             axis.fill_between(x, *bands[label], color=colour, alpha=0.2, linewidth=0)
