@@ -92,10 +92,14 @@ class GRPO:
         size = self.policy.micro_batch
         starts = np.random.default_rng([self.config.seed, iteration, 1]).permutation(range(0, len(rollout), size))
         for part in np.array_split(starts, min(self.config.minibatches, len(starts))):
-            rows = [slice(start, start + size) for start in part]
-            yield [self._loss(rollout.select(r), advantages[r], step) for r in rows for step in steps]
+            parts = [(rollout.select(rows), advantages[rows]) for rows in (slice(s, s + size) for s in part)]
+            # The loop takes the mean of the losses: a smaller micro-batch must count for less.
+            shares = [len(r) * len(parts) / sum(len(r) for r, _ in parts) for r, _ in parts]
+            yield [self._loss(r, a, step, w) for (r, a), w in zip(parts, shares, strict=True) for step in steps]
 
-    def _loss(self, rollout: Rollout, advantages: Tensor, step: int) -> Callable[[], tuple[Tensor, dict[str, float]]]:
+    def _loss(
+        self, rollout: Rollout, advantages: Tensor, step: int, share: float
+    ) -> Callable[[], tuple[Tensor, dict[str, float]]]:
         def loss() -> tuple[Tensor, dict[str, float]]:
             mean, std = self.policy.distribution(rollout, step)
             action = rollout.states[:, step + 1].to(mean.device, torch.float32)
@@ -108,6 +112,6 @@ class GRPO:
                     reference_mean, _ = self.reference.distribution(rollout, step)
                 kl = self.kl_of(mean, reference_mean, std).mean()
                 value, details["kl"] = value + self.config.kl_weight * kl, kl.item()
-            return value, details
+            return share * value, details
 
         return loss
