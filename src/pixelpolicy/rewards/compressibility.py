@@ -38,7 +38,7 @@ def _jpeg(name: str, sign: float, quality: int) -> Reward:
 
     def reward(samples: Tensor, prompts: list[str]) -> Float[Tensor, "batch"]:
         pictures, finite = as_arrays(samples, prompts)
-        return per_sample([sign * kilobytes(picture, quality) for picture in np.nan_to_num(pictures)], finite)
+        return per_sample([sign * kilobytes(picture, quality) for picture in pictures], finite)
 
     return Reward(name if quality == 95 else f"{name} (quality {quality})", reward)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,9 +22,9 @@ def shapes_dense() -> Reward:
 
 def _strict(samples: Tensor, prompts: list[str]) -> Float[Tensor, "batch"]:
     pictures, finite = as_arrays(samples, prompts)
-    return per_sample([v.strict for v in shapes.verify(np.nan_to_num(pictures), prompts)], finite)
+    return per_sample([v.strict for v in shapes.verify(pictures, prompts)], finite)
 
 
 def _dense(samples: Tensor, prompts: list[str]) -> Float[Tensor, "batch"]:
     pictures, finite = as_arrays(samples, prompts)
-    return per_sample([v.dense for v in shapes.verify(np.nan_to_num(pictures), prompts)], finite)
+    return per_sample([v.dense for v in shapes.verify(pictures, prompts)], finite)
