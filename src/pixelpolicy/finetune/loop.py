@@ -123,7 +123,8 @@ class Loop:
         start, cpu_start = time.perf_counter(), time.process_time()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * min(1, (self.iteration + 1) / (self.config.warmup_iterations + 1))
-        experience, metrics = self.algorithm.collect(self.iteration)
+        with self.accelerator.autocast():  # the densities written down must be those that the losses replay
+            experience, metrics = self.algorithm.collect(self.iteration)
         logged: dict[str, list[float]] = {}
         for losses in self.algorithm.minibatches(experience, self.iteration):
             self.optimizer.zero_grad()
