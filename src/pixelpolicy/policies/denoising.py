@@ -109,7 +109,7 @@ class DenoisingPolicy:
             if step in noisy:
                 log_probs[:, step] = self.log_prob_of(state.float(), mean, std).cpu()
             states.append(state)
-        return torch.stack(states, 1).cpu(), log_probs, self.generator.decode(state.float()).cpu()
+        return torch.stack(states, 1).cpu(), log_probs, self.generator.decode(state.float()).float().cpu()
 
     def distribution(self, rollout: Rollout, step: int) -> tuple[Tensor, Tensor]:
         """``(mean, std)`` of the next state at one step, with gradient."""
