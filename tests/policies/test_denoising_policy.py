@@ -246,6 +246,16 @@ def test_a_density_taken_before_the_cast_breaks_the_ratio(generator):
     assert 1e-5 < worst[torch.float16] < worst[torch.bfloat16]
 
 
+def test_the_replayed_ratio_is_exactly_one_under_autocast_too(generator):
+    policy = small(generator, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        rollout = policy.rollout(texts(6), seeds=seeds(6))
+        for step in stochastic_steps(rollout):
+            assert torch.equal(replayed(policy, rollout, step), rollout.log_probs[:, step])
+    assert rollout.samples.dtype == rollout.log_probs.dtype == torch.float32  # what a reward judges
+    assert not torch.equal(replayed(policy, rollout, 2), rollout.log_probs[:, 2])  # in another precision it is not
+
+
 def test_another_micro_batch_moves_the_ratio_by_rounding_alone(generator):
     """Trap 2."""
     policy = small(generator, micro_batch=8)
