@@ -83,7 +83,7 @@ def load(name_or_path: str | Path, *, verify: bool = True) -> ImageGenerator:
         raise CheckpointError(f"the checkpoint {folder} could not be loaded ({error}). {_remedy(folder)}") from error
     generator = ImageGenerator(transformer, vae, scheduler, prompt_encoder)
     for name in _MODULES:
-        getattr(generator, name).float().eval().requires_grad_(False)
+        getattr(generator, name).eval().requires_grad_(False)
     return generator
 
 
