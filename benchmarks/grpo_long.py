@@ -21,9 +21,17 @@ from pixelpolicy.worlds import shapes
 
 NAME = "12-grpo-long"
 SETTINGS = GRPOConfig(
-    prompts_per_iteration=16, group_size=12, trained_steps=3, minibatches=2, clip_range=2e-3, kl_weight=0.02
+    prompts_per_iteration=16, group_size=12, trained_steps=5, minibatches=2, clip_range=2e-3, kl_weight=0.02
 )
-LOOP = LoopConfig(iterations=600, learning_rate=5e-4, ema_decay=0.95, save_every=20, name=NAME)
+LOOP = LoopConfig(
+    iterations=400,
+    learning_rate=5e-4,
+    warmup_iterations=4,
+    cooldown_iterations=120,
+    ema_decay=0.95,
+    save_every=10,
+    name=NAME,
+)
 
 
 def main() -> None:
@@ -36,7 +44,7 @@ def main() -> None:
 
     base, student = load("shapes"), load("shapes")
     student.transformer.requires_grad_(True)
-    policy = DenoisingPolicy(student, partial(cps, noise=0.7), steps=6)
+    policy = DenoisingPolicy(student, partial(cps, noise=0.5), steps=6)
     algorithm = GRPO(policy, shapes_dense(), shapes.draw_prompts, replace(SETTINGS, seed=asked.seed))
     folder = course_root() / "runs" / NAME / f"seed-{asked.seed}"
     loop = Loop(algorithm, replace(LOOP, iterations=asked.iterations, folder=folder))

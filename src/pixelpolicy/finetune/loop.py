@@ -47,6 +47,7 @@ class LoopConfig:
     learning_rate: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_iterations: int = 0
+    cooldown_iterations: int = 0
     max_grad_norm: float = 1.0
     ema_decay: float = 0.9
     mixed_precision: str = "no"
@@ -79,7 +80,8 @@ class Loop:
             raise TrainingError("the model has no parameter that requires a gradient; call requires_grad_(True) on it")
         optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, config.betas, weight_decay=0.0)
         self.model, self.optimizer = self.accelerator.prepare(self.algorithm.model, optimizer)
-        self.ema = EMAModel(self.parameters, decay=config.ema_decay)
+        # Without a least decay EMAModel would start with almost none: it is made for runs of many thousand steps.
+        self.ema = EMAModel(self.parameters, decay=config.ema_decay, min_decay=config.ema_decay)
         if config.trackers:
             self.accelerator.init_trackers(config.name)
         self.resume()
@@ -122,7 +124,7 @@ class Loop:
         """Collect once, take the algorithm's optimiser steps, and return the mean metrics."""
         start, cpu_start = time.perf_counter(), time.process_time()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * min(1, (self.iteration + 1) / (self.config.warmup_iterations + 1))
+            group["lr"] = self.config.learning_rate * self.ramp()
         with self.accelerator.autocast():  # the densities written down must be those that the losses replay
             experience, metrics = self.algorithm.collect(self.iteration)
         logged: dict[str, list[float]] = {}
@@ -151,6 +153,11 @@ class Loop:
             "seconds": time.perf_counter() - start,
             "cpu_seconds": time.process_time() - cpu_start,
         }
+
+    def ramp(self) -> float:
+        """Factor of the learning rate: up in a straight line over the warm-up, down over the cool-down."""
+        config, left = self.config, self.config.iterations - self.iteration
+        return min(1.0, (self.iteration + 1) / (config.warmup_iterations + 1), left / (config.cooldown_iterations + 1))
 
     # Checkpoints: a folder written beside the old one and renamed, so that there is always a whole one.
 

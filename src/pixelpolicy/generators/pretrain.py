@@ -6,8 +6,10 @@ The base is first taught well, and then held back as real ones are, by captions 
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -90,7 +92,12 @@ class Stage:
         self.decay, self.average = ema, [p.detach().clone() for p in self.parameters]
         self.step = 0
         if path.exists():
-            state = torch.load(path, weights_only=True)
+            try:
+                state = torch.load(path, weights_only=True)
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+                raise CheckpointError(
+                    f"{path} cannot be read ({error}). Remove it: the run goes on from the stage before."
+                ) from error
             self.step, self.average = state["step"], state["average"]
             self.optimizer.load_state_dict(state["optimizer"])
             for module, weights in zip(modules, state["modules"], strict=True):
@@ -248,6 +255,12 @@ def train_flow(generator: ImageGenerator, recipe: Recipe, folder: Path, report: 
 def pretrain(folder: Path, recipe: Recipe = DEFAULT, report: Report = lambda *_: None) -> ImageGenerator:
     """Make the base from its seed, going on where an interrupted run in ``folder`` stopped."""
     folder.mkdir(parents=True, exist_ok=True)
+    note, mine = folder / "recipe.json", json.dumps(asdict(recipe), indent=2) + "\n"
+    if note.exists() and note.read_text(encoding="utf-8") != mine:
+        raise CheckpointError(
+            f"{folder} holds a run of another recipe (see {note}). Give another folder, or remove it to start again."
+        )
+    note.write_text(mine, encoding="utf-8")
     torch.manual_seed(recipe.seed)
     generator = build(recipe.width, recipe.layers)
     train_autoencoder(generator, recipe, folder, report)

@@ -40,6 +40,7 @@ FOREGROUND_THRESHOLD = 0.22  # RGB distance from the ground at which a pixel bel
 LEAST_AREA = 10.0  # a smaller component is debris
 LEAST_COSINE = 0.97  # of an object's colour to the palette
 BRIGHTNESS_RANGE = (0.75, 1.25)  # of an object, against the palette
+ACCEPTED_RADII = (2.4, 6.5)  # of an object; those drawn have `RADIUS_RANGE`
 LEAST_IOU = 0.80  # soft intersection over union with the best template
 MOST_RESIDUAL = 0.16  # RGB distance, averaged over 3x3 pixels, that synthesis may leave unexplained
 
@@ -110,8 +111,18 @@ def prompts(kind: str | None = None) -> tuple[str, ...]:
     raise PromptError(f"unknown kind of prompt {kind!r}; choose one of {', '.join(KINDS)}")
 
 
+_CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above", None: "and"}
+
+
 def is_held_out(text: str) -> bool:
-    """Whether fine-tuning never sees this prompt (about one in six, fixed by a checksum of the text)."""
+    """Whether fine-tuning never sees this prompt (about one in six, fixed by a checksum of the text).
+
+    "A above B" and "B below A" mean the same, so they are held out together.
+    """
+    asked = parse(text)
+    if asked.kind in ("two", "relation"):
+        first, second = asked.wanted
+        text = min(text, f"{_phrase(*second)} {_CONVERSE[asked.relation]} {_phrase(*first)}")
     return zlib.crc32(text.encode()) % 6 == 0
 
 
@@ -325,13 +336,16 @@ def detect(picture: np.ndarray) -> Detection:
         form = int(ious.argmax())
         things.append(Thing(_NAMES[best], SHAPES[form], x, y, radius))
         dimmed = min(brightness, 1 / max(brightness, 1e-6))
-        colour_scores.append(np.clip((cosines - 0.85) / 0.15, 0, 1) * min(dimmed / BRIGHTNESS_RANGE[0], 1))
+        # A picture filled with blue is no blue square, though the template fits.
+        sized = min(radius / ACCEPTED_RADII[0], ACCEPTED_RADII[1] / radius, 1)
+        colour_scores.append(sized * np.clip((cosines - 0.85) / 0.15, 0, 1) * min(dimmed / BRIGHTNESS_RANGE[0], 1))
         # The right outline at 0.9 scores 1; a circle mistaken for a square, at about 0.85, near a half.
-        shape_scores.append(np.clip((ious - 0.75) / 0.15, 0, 1) * np.where(ious == ious[form], 1.0, 0.5))
+        shape_scores.append(sized * np.clip((ious - 0.75) / 0.15, 0, 1) * np.where(ious == ious[form], 1.0, 0.5))
         clean.append(
             cosines[best] >= LEAST_COSINE
             and BRIGHTNESS_RANGE[0] <= brightness <= BRIGHTNESS_RANGE[1]
             and ious[form] >= LEAST_IOU
+            and sized == 1
         )
     unexplained = rgb - (draw([things])[0] + 1) / 2
     residual = ndimage.uniform_filter(np.sqrt((unexplained**2).sum(0)), 3, mode="nearest").max()
