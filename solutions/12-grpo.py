@@ -89,7 +89,7 @@ print(f"accuracy of the base, trained prompts: {before_scores['test']['accuracy'
 # Here is one group: one prompt, twelve attempts, each with its own noise.
 
 # %%
-policy = DenoisingPolicy(base, partial(cps, noise=0.7), steps=6, micro_batch=96)
+policy = DenoisingPolicy(base, partial(cps, noise=0.5), steps=6, micro_batch=96)
 prompt = "a red circle left of a blue square"
 group = policy.rollout([prompt] * 12, seeds=torch.arange(12))
 rewards = shapes_dense()(group.samples, group.prompts)
@@ -368,13 +368,19 @@ check("12.5", choose_steps)
 settings = GRPOConfig(
     prompts_per_iteration=choose(smoke=2, cpu=16, gpu=48),
     group_size=choose(smoke=4, cpu=12, gpu=24),
-    trained_steps=3,
+    trained_steps=4,
     minibatches=2,
     clip_range=2e-3,
     kl_weight=0.02,
     seed=seed(),
 )
-loop_settings = LoopConfig(iterations=choose(smoke=2, cpu=60, gpu=300), learning_rate=1e-3, name="GRPO")
+loop_settings = LoopConfig(
+    iterations=choose(smoke=2, cpu=100, gpu=400),
+    learning_rate=5e-4,
+    warmup_iterations=4,
+    cooldown_iterations=choose(smoke=0, cpu=30, gpu=120),
+    name="GRPO",
+)
 
 # %%
 student = replace(base, transformer=policy.frozen_copy().generator.transformer.requires_grad_(True))

@@ -222,16 +222,18 @@ def pretrain(
     import torch
 
     from pixelpolicy.generators import pretrain as recipes
+    from pixelpolicy.generators.checkpoint import CHECKPOINTS
 
     if threads:
         torch.set_num_threads(threads)
-    folder = folder or Path("runs") / f"pretrain-{name}"
     small = profiles.profile() == "smoke"
+    folder = folder or Path("runs") / f"pretrain-{name}{'-smoke' if small else ''}"
     recipe = recipes.Recipe(seed=seed, **(SMOKE if small else {}))
     out.print(f"Training '{name}' in {folder}: scores go to metrics.jsonl there, sample sheets to samples/.")
     generator = recipes.pretrain(folder, recipe, _reporter(folder))
     scores = recipes.publish(generator, folder / "checkpoint", recipe, per_kind=4 if small else 256)
     out.print(f"The checkpoint is in {folder / 'checkpoint'}; its accuracy is {scores['test']['accuracy']:.2f}.")
+    out.print(f"To let `load({name!r})` find it, put it in the place of {CHECKPOINTS / name}.")
 
 
 def _reporter(folder: Path) -> Callable[[str, int, Any, dict[str, float]], None]:

@@ -143,7 +143,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_state(whole, tmp_path, mon
         patch.setattr(torch, "save", full)
         with pytest.raises(CheckpointError, match="flow.pt.*No space left on device"):
             pretrain.pretrain(tmp_path, RECIPE)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["autoencoder.pt", "flow.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["autoencoder.pt", "flow.pt", "recipe.json"]
     assert differing(state(pretrain.pretrain(tmp_path, RECIPE)), whole[0]) == []
 
 
@@ -181,3 +181,18 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert cooled[900] == pytest.approx((1 + np.cos(0.45 * np.pi)) / 2)
     assert cooled[950] == pytest.approx((1 + np.cos(0.475 * np.pi)) / 4)
     assert cooled[1000] == 0
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"seed": 7}')
+    with pytest.raises(CheckpointError, match="another recipe"):
+        pretrain.pretrain(tmp_path, RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+
+
+def test_a_truncated_stage_is_told(tmp_path):
+    pretrain.pretrain(tmp_path, RECIPE)
+    path = tmp_path / "autoencoder.pt"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match="goes on from the stage before"):
+        pretrain.pretrain(tmp_path, RECIPE)
