@@ -325,7 +325,8 @@ check("12.4", step_kl)
 # of the steps of each trajectory. `available` lists the steps that have a density; `rng` is a NumPy generator, so that
 # a run can be repeated. Return `count` different steps in the order of sampling, all of them if there are fewer.
 #
-# This one function is what sets relatives apart: all steps is DanceGRPO, a sliding window of neighbours is MixGRPO.
+# This one function is what sets a relative apart: MixGRPO draws noise in a window of neighbouring steps only, and
+# trains those.
 
 
 # %% exercise={"id": "12.5", "name": "choose_steps", "title": "Which steps to train", "points": 2, "minutes": 7, "difficulty": 1, "forbidden": ["pixelpolicy.rl", "pixelpolicy.finetune", "pixelpolicy.policies"]}

@@ -9,7 +9,9 @@ import pytest
 from pixelpolicy.course.network import cut_network
 
 # Before anything imports torch or numpy, which read these once; children inherit them.
-THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else os.environ.get("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+THREADS = os.environ.get("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    THREADS = "1"
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, THREADS)
 os.environ["PIXELPOLICY_PROFILE"] = "smoke"

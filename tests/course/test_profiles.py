@@ -5,7 +5,7 @@ import torch
 
 from pixelpolicy.course.files import course_root, write_json, write_whole
 from pixelpolicy.errors import LabError, ProfileError
-from pixelpolicy.profiles import choose, named, profile
+from pixelpolicy.profiles import choose, named, profile, seed
 
 
 @pytest.mark.parametrize("name, value", [("smoke", 1), ("cpu", 2), ("gpu", 3), (" cpu ", 2)])
@@ -51,3 +51,17 @@ def test_write_whole(tmp_path, monkeypatch):
     with pytest.raises(LabError, match="could not write"):
         write_whole(blocked, "x")
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_the_seed_is_0_unless_it_is_set(monkeypatch):
+    monkeypatch.delenv("PIXELPOLICY_SEED", raising=False)
+    assert seed() == 0
+    monkeypatch.setenv("PIXELPOLICY_SEED", "12")
+    assert seed() == 12
+
+
+@pytest.mark.parametrize("given", ["-1", "one", "0.5"])
+def test_a_seed_that_is_no_whole_number_is_refused(monkeypatch, given):
+    monkeypatch.setenv("PIXELPOLICY_SEED", given)
+    with pytest.raises(ProfileError, match="whole number"):
+        seed()

@@ -1,7 +1,7 @@
 """Group relative policy optimisation of a sampler (Flow-GRPO, Liu et al. 2025, arXiv 2505.05470).
 
-The choice of transition and of trained steps makes the relatives: `dance_sde` with all steps is DanceGRPO
-(arXiv 2505.07818), noise in a sliding window of steps alone is MixGRPO (arXiv 2507.21802), `cps` is Flow-CPS.
+The choice of transition and of trained steps makes the relatives: `dance_sde` and no KL is DanceGRPO (arXiv
+2505.07818), noise in a window of steps alone is MixGRPO (arXiv 2507.21802), `cps` is Flow-CPS (arXiv 2509.05952).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ChooseSteps = Callable[[Sequence[int], int, np.random.Generator], list[int]]
 
 
 def random_steps(available: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
-    """``count`` of the available steps, without repetition, in order (Flow-GRPO-Fast's and DanceGRPO's economy)."""
+    """``count`` of the available steps, without repetition, in order."""
     return sorted(rng.choice(available, size=min(count, len(available)), replace=False).tolist())
 
 
