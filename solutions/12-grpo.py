@@ -379,7 +379,7 @@ loop_settings = LoopConfig(
     iterations=choose(smoke=2, cpu=100, gpu=400),
     learning_rate=5e-4,
     warmup_iterations=4,
-    cooldown_iterations=choose(smoke=0, cpu=30, gpu=120),
+    cooldown_iterations=choose(smoke=0, cpu=80, gpu=300),
     name="GRPO",
 )
 
