@@ -469,3 +469,10 @@ def test_tests_run_small():
     import torch
 
     assert torch.get_num_threads() <= 2
+
+
+def test_the_readmes_results_are_those_of_the_records(root):
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks" / "summary.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
