@@ -1,4 +1,4 @@
-"""The README's table of results, from the records alone: `python benchmarks/summary.py` writes it, `--check` compares."""
+"""The README's results from the records alone: `python benchmarks/summary.py` writes them, `--check` compares."""
 
 import argparse
 import re
