@@ -131,10 +131,19 @@ def test_each_update_is_adams_with_the_gradient_clipped():
         torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_learning_rate_warms_up_in_equal_steps():
-    loop, rates = Loop(Line(), config(warmup_iterations=3, learning_rate=0.04)), []
+@pytest.mark.parametrize(
+    "ramps, shares",
+    [
+        ({}, [1, 1, 1, 1, 1, 1, 1, 1]),
+        ({"warmup_iterations": 3}, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]),
+        ({"cooldown_iterations": 3}, [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
+        ({"warmup_iterations": 1, "cooldown_iterations": 1}, [0.5, 1, 1, 1, 1, 1, 1, 0.5]),
+    ],
+)
+def test_the_learning_rate_warms_up_and_cools_down_in_equal_steps(ramps, shares):
+    loop, rates = Loop(Line(), config(learning_rate=0.04, **ramps)), []
     loop.run([lambda loop, metrics: rates.append(loop.optimizer.param_groups[0]["lr"])])
-    assert rates == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.04, 0.04, 0.04, 0.04])
+    assert rates == pytest.approx([0.04 * share for share in shares])
 
 
 def test_what_needs_no_gradient_is_not_trained():
@@ -165,11 +174,11 @@ def test_callbacks_see_the_loop_and_may_add_to_the_metrics():
 def test_averaged_weights_are_the_moving_average_and_only_within_the_context():
     algorithm, visited = Line(updates=1), []
     start = [p.detach().clone() for p in algorithm.model.parameters()]
-    loop = Loop(algorithm, config(iterations=40, ema_decay=0.6))
+    loop = Loop(algorithm, config(iterations=10, ema_decay=0.9))
     loop.run([lambda loop, _: visited.append([p.detach().clone() for p in loop.algorithm.model.parameters()])])
     average = start
     for step, now in enumerate(visited):
-        decay = 0.0 if step == 0 else min(0.6, (1 + step) / (10 + step))  # diffusers warms the average up
+        decay = 0.9 if step else 0.0  # the average begins at the first update
         average = [decay * a + (1 - decay) * n for a, n in zip(average, now, strict=True)]
     trained = weights(loop)
     with loop.averaged_weights() as model:
@@ -218,7 +227,7 @@ def test_the_last_two_checkpoints_are_kept(tmp_path):
 @pytest.mark.parametrize("at", [1, 3, 4, 6, 10])
 def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, at):
     """Interrupted before the first save, between saves, on one, and at the last iteration."""
-    settings = {"iterations": 10, "save_every": 3, "warmup_iterations": 5, "ema_decay": 0.7}
+    settings = {"iterations": 10, "save_every": 3, "warmup_iterations": 2, "cooldown_iterations": 4, "ema_decay": 0.7}
     whole = Loop(Line(), config(**settings))
     whole.run()
     with pytest.raises(Interrupted):
