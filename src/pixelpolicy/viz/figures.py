@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import math
+import textwrap
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,9 +74,9 @@ def sample_sheet(
     ``accepted`` frames each picture: a solid green frame where True, a dashed red one where False.
     """
     images, rows = _to_array(pictures), math.ceil(len(prompts) / columns)
-    figure = Figure(figsize=(columns * size, rows * size * (1.32 if titles else 1.08)))
+    figure = Figure(figsize=(columns * size, rows * size * (1.4 if titles else 1.08)))
     axes = np.atleast_1d(
-        figure.subplots(rows, columns, gridspec_kw={"hspace": 0.35 if titles else 0.08, "wspace": 0.1})
+        figure.subplots(rows, columns, gridspec_kw={"hspace": 0.45 if titles else 0.08, "wspace": 0.1})
     )
     for index, axis in enumerate(axes.flat):
         axis.set_xticks([]), axis.set_yticks([])
@@ -93,8 +94,7 @@ def sample_sheet(
 
 
 def _wrap(prompt: str) -> str:
-    words, half = prompt.split(), len(prompt.split()) // 2
-    return prompt if len(words) <= 3 else " ".join(words[:half]) + "\n" + " ".join(words[half:])
+    return textwrap.fill(prompt, 21)
 
 
 def curves(
