@@ -89,7 +89,8 @@ def sample_sheet(
         if accepted is not None:
             for spine in axis.spines.values():
                 spine.set(color="#009E73" if accepted[index] else "#D55E00", linewidth=2)
-                spine.set_linestyle("-" if accepted[index] else (0, (2, 1)))
+                spine.set_capstyle("butt")  # a projecting cap would fill the gaps between dashes
+                spine.set_linestyle("-" if accepted[index] else (0, (3, 2)))
     return picture(figure, alt=alt)
 
 
