@@ -42,9 +42,9 @@ class Recipe:
     autoencoder_lr: float = 2e-3
     kl_weight: float = 1e-4
     pictures: int = 98_304
-    flow_steps: int = 8_000
-    flow_horizon: int = 12_000
-    flow_cooldown: int = 3_500
+    flow_steps: int = 10_000
+    flow_horizon: int = 14_000
+    flow_cooldown: int = 4_000
     held_back_steps: int = 1_500
     flawed_share: float = 0.2
     flow_batch: int = 128
