@@ -39,7 +39,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "  1 of 2: torch"
 	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH_FROM) torch
 	@echo "  2 of 2: everything else"
-	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,book]'
 	@touch $@
 	@echo "The environment is ready."
 

@@ -168,7 +168,7 @@ def test_make_lab_from_nothing(root, tmp_path):
         places.append(plan.index(step, places[-1] + 1 if places else 0))
     installs = [line for line in plan.splitlines() if "pip install" in line]
     assert len(installs) == 2 and all("--constraint constraints.txt" in line for line in installs)
-    assert installs[0].endswith(" torch") and "--editable '.[test]'" in installs[1]
+    assert installs[0].endswith(" torch") and "--editable '.[test,book]'" in installs[1]
 
 
 def test_make_leaves_a_fresh_environment_alone(root, tmp_path):
@@ -205,7 +205,7 @@ def test_readme_without_make_does_what_make_does(root):
     readme, makefile = (root / "README.md").read_text(), (root / "Makefile").read_text()
     for python in (".venv/bin/python", r".venv\Scripts\python"):
         assert f"{python} -m pip install --constraint constraints.txt torch\n" in readme
-        assert f'{python} -m pip install --constraint constraints.txt --editable ".[test]"\n' in readme
+        assert f'{python} -m pip install --constraint constraints.txt --editable ".[test,book]"\n' in readme
         assert f"{python} -m pixelpolicy lab\n" in readme and f"{python} -m pytest\n" in readme
     assert re.search(r"pip install .*--constraint constraints.txt .*torch\n", makefile)
 
