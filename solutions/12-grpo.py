@@ -384,7 +384,7 @@ loop_settings = LoopConfig(
 )
 
 # %%
-student = replace(base, transformer=policy.frozen_copy().generator.transformer.requires_grad_(True))
+student = base.student()
 student_policy = replace(policy, generator=student, log_prob_of=step_log_prob)
 algorithm = GRPO(
     student_policy,
@@ -527,7 +527,7 @@ assert torch.allclose(gradient, -advantages / len(advantages), atol=1e-6)
 # ask for small JPEG files, take away the leash, and wait a minute.
 
 # %%
-victim = replace(base, transformer=policy.frozen_copy().generator.transformer.requires_grad_(True))
+victim = base.student()
 greedy = replace(settings, kl_weight=0.0)
 hack = GRPO(replace(policy, generator=victim), jpeg_compressibility(), shapes.draw_prompts, greedy)
 hack_loop = Loop(hack, LoopConfig(iterations=choose(smoke=2, cpu=20, gpu=60), learning_rate=1e-3, name="small files"))

@@ -6,8 +6,9 @@ arXiv 2403.03206); only the prompt encoder is ours, because the prompts have fif
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,14 @@ class ImageGenerator:
         for module in (self.transformer, self.vae, self.prompt_encoder):
             module.to(*args, **kwargs)
         return self
+
+    def student(self) -> ImageGenerator:
+        """The same generator with a transformer of its own to train."""
+        return replace(self, transformer=copy.deepcopy(self.transformer).requires_grad_(True))
+
+    def reference(self) -> ImageGenerator:
+        """The same generator with a transformer of its own that nothing trains."""
+        return replace(self, transformer=copy.deepcopy(self.transformer).requires_grad_(False))
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> tuple[Float[Tensor, "batch words width"], Float[Tensor, "batch width"]]:

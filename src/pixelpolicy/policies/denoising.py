@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelpolicy.errors import RolloutError
-from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.policies.transitions import Transition, cps, ode
 from pixelpolicy.rl import Rollout, gaussian_kl, gaussian_log_prob
+
+
+class Denoiser(Protocol):
+    """What a policy asks of a generator; the small ones of `generators` and the real ones of `pipelines` have it."""
+
+    transformer: nn.Module
+    device: torch.device
+    latent_shape: tuple[int, ...]
+
+    def encode(self, prompts: list[str]) -> tuple[Tensor, ...]:
+        """What the network is told of the prompts: tensors ``[batch, ...]``; "" is the empty prompt."""
+        ...
+
+    def velocity(self, latents: Tensor, sigma: Tensor, *conditioning: Tensor) -> Tensor:
+        """``x1 - x0``, noise minus picture, in float32, for latents in float32; with gradient."""
+        ...
+
+    def decode(self, latents: Tensor) -> Any:
+        """Samples in the world's own units."""
+        ...
+
+    def sigmas(self, steps: int) -> Float[Tensor, "steps+1"]:
+        """The noise levels of a sampler with so many steps, from 1 down to 0."""
+        ...
+
+    def student(self) -> Denoiser:
+        """The same generator with weights to train; this one stays as it is."""
+        ...
+
+    def reference(self) -> Denoiser:
+        """The same generator as it is now, or was before its training, with weights that nothing trains."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +57,7 @@ class DenoisingPolicy:
     at equal ``micro_batch`` repeats the log-probabilities to the bit.
     """
 
-    generator: ImageGenerator
+    generator: Denoiser
     transition: Transition = partial(cps, noise=0.7)
     steps: int = 8
     stochastic_steps: Sequence[int] | None = None
@@ -36,22 +67,26 @@ class DenoisingPolicy:
     log_prob_of: Callable[[Tensor, Tensor, Tensor], Tensor] = gaussian_log_prob
 
     def frozen_copy(self) -> DenoisingPolicy:
-        """The same policy with a transformer of its own that nothing trains: the reference of a KL."""
-        transformer = copy.deepcopy(self.generator.transformer).requires_grad_(False)
-        return replace(self, generator=replace(self.generator, transformer=transformer))
+        """The same policy on weights that nothing trains: the reference of a KL."""
+        return replace(self, generator=self.generator.reference())
 
-    def _velocity(self, latents: Tensor, sigma: Tensor, prompts: list[str]) -> Tensor:
-        velocity = self.generator.velocity(latents, sigma, *self.generator.encode(prompts))
+    def _conditioning(self, prompts: list[str]) -> tuple[Tensor, ...]:
+        """What the network is told; with guidance, first of nothing and then of the prompts, in one batch."""
+        guided = self.guidance_scale != 1
+        return self.generator.encode([""] * len(prompts) + prompts if guided else prompts)
+
+    def _velocity(self, latents: Tensor, sigma: Tensor, conditioning: tuple[Tensor, ...]) -> Tensor:
         if self.guidance_scale == 1:
-            return velocity
-        unconditional = self.generator.velocity(latents, sigma, *self.generator.encode([""] * len(prompts)))
-        return unconditional + self.guidance_scale * (velocity - unconditional)
+            return self.generator.velocity(latents, sigma, *conditioning)
+        both = self.generator.velocity(torch.cat([latents, latents]), sigma, *conditioning)
+        unconditional, conditional = both.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
 
-    def _gaussian(self, states: Tensor, prompts: list[str], sigmas: Tensor, step: int, stochastic: bool):
+    def _gaussian(self, states: Tensor, conditioning: tuple[Tensor, ...], sigmas: Tensor, step: int, stochastic: bool):
         transition = self.transition if stochastic else ode
         states = states.to(self.generator.device, torch.float32)
         sigma, sigma_next = sigmas[step].to(states.device), sigmas[step + 1].to(states.device)
-        return transition(states, self._velocity(states, sigma, prompts), sigma, sigma_next)
+        return transition(states, self._velocity(states, sigma, conditioning), sigma, sigma_next)
 
     def noisy_steps(self) -> list[int]:
         """The steps that draw noise. Raises `RolloutError` where one was asked for that its transition has none at."""
@@ -101,10 +136,10 @@ class DenoisingPolicy:
         def draw() -> Tensor:
             return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
 
-        state = draw().to(self.dtype)
+        state, conditioning = draw().to(self.dtype), self._conditioning(prompts)
         states, log_probs = [state], torch.full((len(prompts), self.steps), float("nan"))
         for step in range(self.steps):
-            mean, std = self._gaussian(state, prompts, sigmas, step, step in noisy)
+            mean, std = self._gaussian(state, conditioning, sigmas, step, step in noisy)
             state = (mean + std * draw() if step in noisy else mean).to(self.dtype)
             if step in noisy:
                 log_probs[:, step] = self.log_prob_of(state.float(), mean, std).cpu()
@@ -114,7 +149,8 @@ class DenoisingPolicy:
     def distribution(self, rollout: Rollout, step: int) -> tuple[Tensor, Tensor]:
         """``(mean, std)`` of the next state at one step, with gradient."""
         rollout.log_prob_at(step)  # raises where the step is deterministic
-        return self._gaussian(rollout.states[:, step], rollout.prompts, rollout.sigmas, step, True)
+        conditioning = self._conditioning(rollout.prompts)
+        return self._gaussian(rollout.states[:, step], conditioning, rollout.sigmas, step, True)
 
     def log_prob(self, rollout: Rollout, step: int) -> Float[Tensor, "batch"]:
         """Log-probability of the stored next state at one step, with gradient.
