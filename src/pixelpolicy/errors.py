@@ -35,3 +35,7 @@ class GroupError(PixelPolicyError, ValueError):
 
 class TrainingError(PixelPolicyError):
     """Training cannot begin or go on: nothing to train, or the gradient is no number."""
+
+
+class AtlasError(PixelPolicyError):
+    """The data of the literature has a fault, or the bibliography made from it could not be read or written."""
