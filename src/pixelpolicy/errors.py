@@ -39,3 +39,7 @@ class TrainingError(PixelPolicyError):
 
 class AtlasError(PixelPolicyError):
     """The data of the literature has a fault, or the bibliography made from it could not be read or written."""
+
+
+class FigureError(PixelPolicyError, ValueError):
+    """A figure or a widget lacks its alternative text, or its parts do not fit together."""
