@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixelpolicy import __version__, profiles
-from pixelpolicy.errors import CheckpointError, LabError, PixelPolicyError
+from pixelpolicy.errors import AtlasError, CheckpointError, LabError, PixelPolicyError
 
 DEBUG = "PIXELPOLICY_DEBUG"
 FIRST_LAB = "12"
@@ -186,6 +186,24 @@ def build_labs(
         out.print(f"written: {path.parent.name}/{path.name}")
     if not written:
         out.print("The labs are what their solutions give.")
+
+
+@app.command()
+def references(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail where it differs or a key is missing.")
+    ] = False,
+) -> None:
+    """Make book/references.bib from the atlas, and look whether every citation is in it."""
+    from pixelpolicy import atlas
+    from pixelpolicy.course.files import course_root
+
+    root = course_root()
+    if not check:
+        out.print(f"written: {atlas.write(root).relative_to(root).as_posix()}")
+    if complaints := atlas.check(root):
+        raise AtlasError("\n".join(complaints))
+    out.print("The references are what the atlas gives, and every citation is in them.")
 
 
 @app.command()

@@ -67,6 +67,17 @@ def links(root: Path) -> list[str]:
     return complaints
 
 
+def references(root: Path) -> list[str]:
+    """Whether book/references.bib is what the atlas gives, and every citation is in it."""
+    from pixelpolicy import atlas
+    from pixelpolicy.errors import AtlasError
+
+    try:
+        return atlas.check(root)
+    except AtlasError as error:
+        return str(error).splitlines()
+
+
 def environment(root: Path) -> list[str]:
     """Whether pyproject.toml, constraints.txt, environment.yml and CITATION.cff agree with each other."""
     import yaml
@@ -131,5 +142,6 @@ CHECKS: dict[str, Callable[[Path], list[str]]] = {
     "floors: no import goes upwards": floors,
     "labs are what their solutions give": drift,
     "links in Markdown lead to files": links,
+    "references.bib is what the atlas gives, and every citation is in it": references,
     "environment files agree": environment,
 }

@@ -1,0 +1,144 @@
+"""book/references.bib, made from the atlas: what may be printed of a paper, in BibTeX."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from pixelpolicy.atlas.data import Entry, load
+from pixelpolicy.errors import AtlasError
+
+PLACE = Path("book", "references.bib")
+# Not to be taken for a given name and a surname.
+GROUPS = ("Black Forest Labs", "Meituan LongCat Team", "Tencent Hunyuan", "Wan Team")
+HEAD = "% Made by `pixelpolicy references` from src/pixelpolicy/atlas/methods.yaml. Change that file, not this one.\n"
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "ß": r"{\ss}", "ø": r"{\o}", "Ø": r"{\O}", "ł": r"{\l}", "Ł": r"{\L}", "æ": r"{\ae}", "Æ": r"{\AE}",
+    "œ": r"{\oe}", "Œ": r"{\OE}", "ı": r"{\i}",
+}  # fmt: skip
+ACCENTS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
+    "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c", "\u0328": "k",
+}  # fmt: skip
+# Pairs that TeX would set as one sign, such as a dash or a quotation mark.
+LIGATURES = r"(?<=-)(?=-)|(?<=')(?=')|(?<=`)(?=`)|(?<=[?!])(?=`)"
+DOI = r"\s*\(doi (10\.\d{4,9}/[^\s()]+)\)"
+CITATION = r"\{cite(?::[a-z]+)?\}`([^`]+)`"
+
+
+def bibtex(entries: Iterable[Entry]) -> str:
+    """BibTeX of `entries`, sorted by key. An entry without a source is left out: nothing of it has been verified.
+
+    Authors are printed where they are known, because styles make labels of them; a list that was not checked says so
+    in `note`. A venue is printed, in `note` and with its own year, only where it was checked. `year` is the data's:
+    that of the first posting. A title is braced whole: its capitals stay as the data has them. The arXiv id stands in
+    `eprint`; where there is none, `url` or `doi` is the address at which the title was seen, if that is all the
+    source says.
+    """
+    return HEAD + "".join(_record(entry) for entry in sorted(entries, key=lambda e: e.key) if entry.source.strip())
+
+
+def _record(entry: Entry) -> str:
+    seen = entry.source if re.fullmatch(r"https?://\S+", entry.source) and not entry.arxiv else ""
+    in_venue, by_source = re.search(DOI, entry.venue), seen.removeprefix("https://doi.org/")
+    doi = in_venue[1] if in_venue and entry.venue_checked else by_source if by_source != seen else ""
+    remarks = [tex(re.sub(DOI, "", entry.venue))] if entry.venue_checked else []
+    if entry.authors and not entry.authors_checked:
+        remarks.append("author list not checked")
+    note = "; ".join(remarks)
+    lines = {
+        "author": " and ".join(map(_name, authors(entry))),
+        "title": "{" + tex(entry.title) + "}",
+        "year": str(entry.year),
+        "note": note[:1].upper() + note[1:],
+        "eprint": entry.arxiv,
+        "archiveprefix": "arXiv" if entry.arxiv else "",
+        "doi": doi,
+        "url": "" if doi else seen,
+    }
+    body = "".join(f"  {field} = {{{value}}},\n" for field, value in lines.items() if value)
+    return f"\n@misc{{{entry.key},\n{body}}}\n"
+
+
+def authors(entry: Entry) -> list[str]:
+    """The names in `entry.authors`, in order; the last is `others` where the data says et al."""
+    names = re.split(r"\s*[,&()]\s*|\s+(?=et al\.)", entry.authors)
+    return ["others" if name == "et al." else name for name in names if name]
+
+
+def _name(name: str) -> str:
+    """A name for BibTeX's `author`. Where it is a group, or a surname with a particle, it must not be taken apart."""
+    whole = name in GROUPS or re.match(r"[a-z]", name) and " " in name
+    return "{" + tex(name) + "}" if whole else tex(name)
+
+
+def tex(text: str) -> str:
+    """`text` so that LaTeX sets just these signs. Letters with an accent become commands; other letters stay."""
+    signs: list[str] = []
+    for sign in unicodedata.normalize("NFC", re.sub(LIGATURES, "\0", " ".join(text.split()))):
+        base, *accent = unicodedata.normalize("NFD", sign)
+        if len(accent) == 1 and accent[0] in ACCENTS and base.isascii():
+            signs.append(f"{{\\{ACCENTS[accent[0]]}{{{base}}}}}")
+        else:
+            signs.append("{}" if sign == "\0" else SPECIAL.get(sign, sign))
+    return "".join(signs)
+
+
+def write(root: Path) -> Path:
+    """Write book/references.bib under `root`, whole or not at all, and return its path. Raises AtlasError."""
+    path, text = root / PLACE, bibtex(load())
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp makes files that their owner alone may read
+        os.replace(temporary, path)
+    except OSError as error:
+        raise AtlasError(
+            f"could not write {path}: {error.strerror or error}; the file is as it was. "
+            "Free some space or see whether you may write there, and do it again"
+        ) from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+    return path
+
+
+def check(root: Path) -> list[str]:
+    """Complaints: references.bib is not what the atlas gives, and citations that are not in it. Raises AtlasError."""
+    path, wanted = root / PLACE, bibtex(load())
+    try:
+        found = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        found = None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AtlasError(f"{path} cannot be read: {error}. Make it anew: pixelpolicy references") from error
+    stale = [] if found == wanted else [f"{PLACE.as_posix()} is not what the atlas gives; run: pixelpolicy references"]
+    return stale + missing_citations(root)
+
+
+def missing_citations(root: Path) -> list[str]:
+    """Citations in chapters, solutions and the book's own pages under `root` whose key no printable entry has.
+
+    Each as `file:line: cites 'key' ...`. Raises AtlasError where the atlas itself is at fault.
+    """
+    known = {entry.key: bool(entry.source.strip()) for entry in load()}
+    complaints = []
+    for path in sorted([*root.glob("chapters/*.md"), *root.glob("solutions/*.py"), *root.glob("book/*.md")]):
+        text = path.read_text(encoding="utf-8")
+        for citation in re.finditer(CITATION, text):
+            line = text.count("\n", 0, citation.start()) + 1
+            for key in (key.strip(" \n#") for key in citation[1].split(",")):
+                if not known.get(key):
+                    why = "whose entry has no source" if key in known else "which methods.yaml does not have"
+                    complaints.append(f"{path.relative_to(root).as_posix()}:{line}: cites {key!r}, {why}")
+    return complaints
