@@ -9,6 +9,10 @@ class PromptError(PixelPolicyError, ValueError):
     """A prompt lies outside a world's vocabulary."""
 
 
+class SizeError(PixelPolicyError, ValueError):
+    """Pictures have, or were asked for in, a size that a model or a verifier cannot work with."""
+
+
 class CheckpointError(PixelPolicyError):
     """A checkpoint is missing, truncated, altered, or could not be saved whole."""
 
@@ -43,3 +47,7 @@ class AtlasError(PixelPolicyError):
 
 class FigureError(PixelPolicyError, ValueError):
     """A figure or a widget lacks its alternative text, or its parts do not fit together."""
+
+
+class BookError(PixelPolicyError):
+    """The book cannot be built, or an executed lab may not be kept for it."""
