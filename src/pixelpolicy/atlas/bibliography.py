@@ -18,8 +18,7 @@ GROUPS = ("Black Forest Labs", "Meituan LongCat Team", "Tencent Hunyuan", "Wan T
 HEAD = "% Made by `pixelpolicy references` from src/pixelpolicy/atlas/methods.yaml. Change that file, not this one.\n"
 
 SPECIAL = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}",
     "ß": r"{\ss}", "ø": r"{\o}", "Ø": r"{\O}", "ł": r"{\l}", "Ł": r"{\L}", "æ": r"{\ae}", "Æ": r"{\AE}",
     "œ": r"{\oe}", "Œ": r"{\OE}", "ı": r"{\i}",
 }  # fmt: skip
@@ -80,7 +79,10 @@ def _name(name: str) -> str:
 
 
 def tex(text: str) -> str:
-    """`text` so that LaTeX sets just these signs. Letters with an accent become commands; other letters stay."""
+    """`text` so that LaTeX sets just these signs. Letters with an accent become commands; other letters stay.
+
+    `text` holds none of data.TEX_ONLY.
+    """
     signs: list[str] = []
     for sign in unicodedata.normalize("NFC", re.sub(LIGATURES, "\0", " ".join(text.split()))):
         base, *accent = unicodedata.normalize("NFD", sign)

@@ -22,6 +22,8 @@ FAMILIES = (
 # Families that others stand on: they neither tune a generator nor are a part of one.
 GROUNDWORK = ("generator", "reward-model", "benchmark", "survey")
 NEVER_EMPTY = ("key", "name", "title", "in_survey")
+# Printed fields are plain text: these signs are marks of TeX, and BibTeX's readers disagree on how to escape them.
+PRINTED, TEX_ONLY = ("title", "authors", "venue"), r"[\\{}$^]"
 
 KEY = r"[a-z][a-z0-9_]*"
 URL = r"https?://[\w-]+(\.[\w-]+)+(/[^\s{}]*)?"
@@ -80,7 +82,7 @@ def parse(text: str, file: str = FILE) -> list[Entry]:
 
     Raises AtlasError that names every fault of every entry: a field unknown, missing, given twice or of another type;
     a key or an arXiv id given twice; a malformed key, arXiv id, year or address; an unknown domain or family; an arXiv
-    id or code without a source; a year before its arXiv id; something checked that is empty.
+    id or code without a source; a year before its arXiv id; marks of TeX; something checked that is empty.
     """
     try:
         records = yaml.load(text, Loader=_Loader)
@@ -130,6 +132,9 @@ def faults(record: dict[str, Any]) -> list[str]:
         found.append(f"family is {entry.family!r}; expected one of {', '.join(FAMILIES)}")
     if entry.code and not re.fullmatch(URL, entry.code):
         found.append(f"code is {entry.code!r}; expected a whole address, such as https://github.com/owner/name")
+    for field in PRINTED:
+        if signs := re.findall(TEX_ONLY, getattr(entry, field)):
+            found.append(f"{field} holds {' '.join(signs)}; write it as a reader sees it: é, not \\'{{e}}")
     for field in ("arxiv", "code"):
         if getattr(entry, field) and not entry.source.strip():
             found.append(f"{field} is given and source is empty; say where it stands beside the title, or leave it out")
