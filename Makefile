@@ -1,6 +1,6 @@
 # Every target says what it does and how long it takes. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help lab run test test-fast check build-labs environment
+.PHONY: help lab update run test test-fast check build-labs environment
 .DELETE_ON_ERROR:
 
 # The Python that makes .venv: the one given (make lab PYTHON=python3.12), else the one .venv has, else the first that is
@@ -17,6 +17,7 @@ TORCH_FROM ?=
 
 help:
 	@echo "make lab             make the environment if need be, and open the course in JupyterLab (LAB=12 picks a lab)"
+	@echo "make update          bring new versions of the labs into your copies, your answers kept (LAB=12 picks a lab; seconds)"
 	@echo "make test            make the environment if need be, and run every test (some minutes)"
 	@echo "make test-fast       the tests that take seconds (3 minutes at most)"
 	@echo "make run LAB=12      run a solved lab without a browser and sum up its results (some minutes)"
@@ -45,6 +46,9 @@ $(READY): pyproject.toml constraints.txt
 
 lab: $(READY)
 	@$(IN_VENV) -m pixelpolicy lab $(LAB)
+
+update: $(READY)
+	@$(IN_VENV) -m pixelpolicy update $(LAB)
 
 run: $(READY)
 	@[ -n "$(LAB)" ] || { echo "Which lab? For example: make run LAB=12"; exit 1; }

@@ -86,8 +86,12 @@ def lab(
     """Open the course in JupyterLab; your own copies of the labs lie in work/."""
     from pixelpolicy.course.files import course_root
     from pixelpolicy.course.opening import open_copy
+    from pixelpolicy.course.updating import behind
 
     root, copy = course_root(), open_copy(number)
+    for name in behind():
+        out.print(f"There is a newer version of lab {name}. To bring it into your copy, all your answers kept:")
+        out.print(f"    pixelpolicy update {name[:2]}    (or: make update LAB={name[:2]})")
     port, token = _free_port(port), secrets.token_urlsafe(24)
     url = f"http://127.0.0.1:{port}/lab/tree/{copy.relative_to(root).as_posix()}?token={token}"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
@@ -160,6 +164,34 @@ def _has_browser() -> bool:
         return windows and webbrowser.get() is not None
     except webbrowser.Error:
         return False
+
+
+@app.command()
+def update(
+    lab: Annotated[str | None, typer.Argument(help="Which lab, such as 12 [default: all you have opened].")] = None,
+) -> None:
+    """Bring new versions of the labs into your copies in work/. Your answers stay, and so does the old copy."""
+    from pixelpolicy.course import updating
+
+    labs = [lab] if lab else updating.labs_with_copies()
+    if not labs:
+        out.print("You have opened no lab yet: there is nothing to update.")
+    failed, written = [], False
+    for name in labs:
+        try:
+            done = updating.update(name)
+        except LabError as error:
+            failed.append(str(error))
+            continue
+        written = written or done.old is not None
+        for line in done.lines():
+            out.print(line, markup=False, soft_wrap=True)
+    for name in [] if lab else updating.copies_without_labs():
+        out.print(f"{name}: the course no longer has this lab; your copy stays as it is.", soft_wrap=True)
+    if written:
+        out.print("Where one of these is open in JupyterLab: File, Reload Notebook from Disk.", soft_wrap=True)
+    if failed:
+        raise LabError("\n".join(failed))
 
 
 @app.command()
