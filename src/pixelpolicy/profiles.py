@@ -29,14 +29,32 @@ def profile() -> Profile:
     """
     if name := os.environ.get(VARIABLE, "").strip():
         return named(name)
-    import torch  # late, so that a set profile costs no import
+    return "gpu" if _cuda() else "cpu"
 
-    return "gpu" if torch.cuda.is_available() else "cpu"
+
+def real_model() -> bool:
+    """Whether this profile takes the code path of a real pretrained model: the profile `gpu`, on whatever machine."""
+    return profile() == "gpu"
+
+
+def rehearsing() -> bool:
+    """Whether the profile is `gpu` on a machine without CUDA.
+
+    A rehearsal goes the way of the real model from end to end, with its tiny random twin and the counts of `smoke`: it
+    shows that a lab runs, and its numbers mean nothing.
+    """
+    return real_model() and not _cuda()
 
 
 def choose(*, smoke: Value, cpu: Value, gpu: Value) -> Value:
-    """The value for this profile, as in `iterations = choose(smoke=2, cpu=60, gpu=500)`."""
-    return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[profile()]
+    """The value for this profile, as in `iterations = choose(smoke=2, cpu=60, gpu=500)`; in a rehearsal, smoke's."""
+    return {"smoke": smoke, "cpu": cpu, "gpu": smoke if rehearsing() else gpu}[profile()]
+
+
+def _cuda() -> bool:
+    import torch  # late, so that a profile that asks for nothing costs no import
+
+    return torch.cuda.is_available()
 
 
 def seed() -> int:

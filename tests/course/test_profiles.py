@@ -5,13 +5,25 @@ import torch
 
 from pixelpolicy.course.files import course_root, write_json, write_whole
 from pixelpolicy.errors import LabError, ProfileError
-from pixelpolicy.profiles import choose, named, profile, seed
+from pixelpolicy.profiles import choose, named, profile, real_model, rehearsing, seed
 
 
+@pytest.mark.parametrize("cuda", [True, False])
 @pytest.mark.parametrize("name, value", [("smoke", 1), ("cpu", 2), ("gpu", 3), (" cpu ", 2)])
-def test_profile(monkeypatch, name, value):
+def test_profile(monkeypatch, name, value, cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setenv("PIXELPOLICY_PROFILE", name)
-    assert profile() == name.strip() and choose(smoke=1, cpu=2, gpu=3) == value
+    rehearsal = name == "gpu" and not cuda
+    assert profile() == name.strip() and rehearsing() == rehearsal and real_model() == (name == "gpu")
+    assert choose(smoke=1, cpu=2, gpu=3) == (1 if rehearsal else value)
+
+
+def test_without_a_variable_no_machine_rehearses(monkeypatch):
+    """A rehearsal is asked for: where CUDA is missing, the default is `cpu`."""
+    monkeypatch.delenv("PIXELPOLICY_PROFILE", raising=False)
+    for cuda in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert not rehearsing() and real_model() == cuda and choose(smoke=1, cpu=2, gpu=3) == (3 if cuda else 2)
 
 
 @pytest.mark.parametrize("cuda", [True, False])

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from pixelpolicy.errors import PromptError
+from pixelpolicy.errors import PromptError, SizeError
 from pixelpolicy.worlds import shapes
 from pixelpolicy.worlds.shapes import COLOURS, KINDS, SHAPES, SIZE, Thing
 
@@ -494,6 +494,27 @@ def test_dense_ranks_the_wrong_relation_between_right_and_a_wrong_object():
 def test_one_prompt_a_picture():
     with pytest.raises(ValueError, match="2 pictures were given with 1 prompts"):
         shapes.verify(pictures_of(["a red circle"] * 2, 66), ["a red circle"])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 16])
+def test_larger_pictures_are_judged_as_their_averages_are(factor):
+    texts = ["a red circle", "two blue squares", "a green triangle above a red square", "a yellow circle"]
+    clean = pictures_of([*texts[:3], "a red square"], 67)
+    larger = clean.repeat(factor, -1).repeat(factor, -2)
+    # Noise that averages to nothing within a block: only an average, and no single pixel of it, finds the picture.
+    noise = np.random.default_rng(0).normal(0, 0.5, larger.shape).astype(np.float32)
+    blocks = noise.reshape(4, 3, 32, factor, 32, factor)
+    noise = (blocks - blocks.mean((3, 5), keepdims=True)).reshape(larger.shape)
+    np.testing.assert_allclose(shapes.reduced(larger + noise), clean, atol=1e-6)
+    found, expected = shapes.verify(larger + noise, texts), shapes.verify(clean, texts)
+    assert [v.strict for v in found] == [v.strict for v in expected] == [True, True, True, False]
+    assert [v.dense for v in found] == pytest.approx([v.dense for v in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [(33, 33), (16, 16), (64, 32), (48, 48), (0, 0)])
+def test_a_size_that_does_not_average_to_32_is_refused(size):
+    with pytest.raises(SizeError, match=f"{size[0]}x{size[1]} pixels.*multiple of 32"):
+        shapes.verify(np.zeros((1, 3, *size), dtype=np.float32), ["a red circle"])
 
 
 # Measuring ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from pixelpolicy.errors import PromptError
+from pixelpolicy.errors import PromptError, SizeError
 
 SIZE = 32
 BACKGROUND = np.array([0.12, 0.13, 0.16], dtype=np.float32)
@@ -386,10 +386,28 @@ def judge(picture: np.ndarray, prompt: str) -> Verdict:
     return Verdict(bool(strict), float(dense), matched)
 
 
+def reduced(pictures: np.ndarray) -> np.ndarray:
+    """Square pictures ``[batch, 3, side, side]`` averaged down to 32x32; those that have that size are left alone.
+
+    Raises `SizeError` where the pictures are not square or their side is no multiple of 32.
+    """
+    height, width = pictures.shape[-2:]
+    factor = height // SIZE
+    if height != width or height % SIZE or not factor:
+        raise SizeError(
+            f"pictures of {height}x{width} pixels were given; the verifier of shapes takes square ones whose side is "
+            f"a multiple of {SIZE}, and averages them down to {SIZE}x{SIZE}. Draw or resize them so."
+        )
+    if factor == 1:
+        return pictures
+    return pictures.reshape(*pictures.shape[:-2], SIZE, factor, SIZE, factor).mean((-3, -1), dtype=np.float32)
+
+
 def verify(pictures: np.ndarray, texts: list[str]) -> list[Verdict]:
-    """Hold pictures ``[batch, 3, 32, 32]`` against one prompt each."""
+    """Hold pictures ``[batch, 3, side, side]`` against one prompt each; larger ones than 32x32 are `reduced` first."""
     if len(pictures) != len(texts):
         raise ValueError(f"{len(pictures)} pictures were given with {len(texts)} prompts; one prompt a picture")
+    pictures = reduced(np.asarray(pictures)) if len(texts) else pictures
     return [judge(picture, text) for picture, text in zip(pictures, texts, strict=True)]
 
 

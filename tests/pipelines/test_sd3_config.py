@@ -1,0 +1,42 @@
+"""The published model as counted on the meta device: no weight is made, and the numbers are those of its files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pixelpolicy.pipelines.sd3_config import FETCH, footprint, parameter_counts
+
+# Sizes of the weight files in the repository, as the hub lists them, in GB.
+LISTED = {
+    "transformer": 4.94,
+    "vae": 0.168,
+    "text_encoder": 0.247,
+    "text_encoder_2": 1.39,
+    "text_encoder_3": 4.99 + 4.53,
+}
+LAB = Path(__file__).parents[2] / "solutions" / "12-grpo.py"
+
+
+@pytest.mark.slow
+def test_counts_are_those_of_the_published_files():
+    counts = parameter_counts()
+    for name, gigabytes in LISTED.items():
+        assert 2 * counts[name] / 1e9 == pytest.approx(gigabytes, rel=5e-3), name
+    # 24 blocks of eight projections of 1536 x 1536, less the last block's way back to the text.
+    assert counts["lora"] == (24 * 8 - 1) * 2 * 1536 * 32
+    assert parameter_counts(rank=8)["lora"] == counts["lora"] // 4
+
+
+@pytest.mark.slow
+def test_the_lab_states_what_is_counted():
+    size, text = footprint(), LAB.read_text(encoding="utf-8")
+    disk = sum(LISTED.values())
+    assert size.disk == pytest.approx(disk, rel=5e-3)
+    assert size.training == pytest.approx(4.94 + 2 * 0.168 + 20 * 18.8e6 / 1e9, rel=5e-3)
+    assert size.loading > size.disk > size.training
+    (row,) = re.findall(r"^# \| disk \|(.*)\|$", text, flags=re.MULTILINE)
+    assert f"{size.disk:.1f} GB" in row
+    (row,) = re.findall(r"^# \| VRAM.*\|(.*)\|$", text, flags=re.MULTILINE)
+    assert f"{size.loading:.1f} GB" in row and f"{size.training:.1f} GB" in row
+    assert FETCH in text

@@ -1,0 +1,130 @@
+"""Stable Diffusion 3 as a policy: ratios of exactly 1 on replay, gradients to the adapter alone, GRPO end to end."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from pixelpolicy.finetune import GRPO, GRPOConfig
+from pixelpolicy.policies import DenoisingPolicy, cps, flow_sde, trajectory_kl
+from pixelpolicy.rewards import shapes_dense
+from pixelpolicy.worlds import shapes
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+TEXTS = ["a red circle", "two blue squares", "a red circle", "a green triangle above a red square", "a red circle"]
+
+
+def policy_of(generator, **settings):
+    settings = {"transition": partial(cps, noise=0.7), "steps": 4, "micro_batch": 3} | settings
+    return DenoisingPolicy(generator, **settings)
+
+
+def ratios(policy, rollout):
+    size = policy.micro_batch
+    parts = [rollout.select(slice(i, i + size)) for i in range(0, len(rollout), size)]
+    replayed = [torch.cat([policy.log_prob(part, step) for part in parts]) for step in policy.noisy_steps()]
+    return (torch.stack(replayed, 1) - rollout.log_probs[:, policy.noisy_steps()]).exp()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.5])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_replayed_ratio_is_exactly_one(folder, opened, dtype, guidance):
+    """Of the base, and of a student after no update: also of what the base drew."""
+    base = policy_of(opened(folder, dtype), dtype=dtype, guidance_scale=guidance)
+    student = replace(base, generator=base.generator.student())
+    seeds = torch.arange(len(TEXTS))
+    rollout, own = base.rollout(TEXTS, seeds=seeds), student.rollout(TEXTS, seeds=seeds)
+    assert rollout.states.dtype == dtype and rollout.samples.dtype == torch.float32
+    assert rollout.states.shape == (5, 5, 16, 8, 8) and rollout.samples.shape == (5, 3, 64, 64)
+    assert rollout.stochastic.tolist() == [True] * 3 + [False] and rollout.log_probs[:, :3].isfinite().all()
+    assert torch.equal(rollout.states, own.states) and torch.equal(rollout.samples, own.samples)
+    for policy, drawn in ((base, rollout), (student, own), (student, rollout)):
+        assert (ratios(policy, drawn) == 1).all()
+
+
+def test_an_update_moves_the_ratio_and_leaves_the_base_where_it_was(generator):
+    base = policy_of(generator)
+    student = replace(base, generator=generator.student())
+    rollout = student.rollout(TEXTS, seeds=torch.arange(5))
+    optimizer = torch.optim.AdamW([p for p in student.generator.transformer.parameters() if p.requires_grad], 1e-2)
+    for _ in range(2):  # B is 0 at first: A has a gradient only from the second step on
+        (-student.log_prob(rollout, 1).sum()).backward()
+        optimizer.step()
+    assert (ratios(student, rollout) - 1).abs().min() > 1e-6
+    assert (ratios(base, rollout) == 1).all() and (ratios(student.frozen_copy(), rollout) == 1).all()
+    assert (trajectory_kl(student, base, TEXTS, torch.arange(5)) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_gradients_reach_the_adapter_and_nothing_else(folder, opened, dtype):
+    student = opened(folder, dtype).student()
+    policy = policy_of(student, dtype=dtype, guidance_scale=2.0)
+    policy.log_prob(policy.rollout(TEXTS[:3], seeds=torch.arange(3)), 1).sum().backward()
+    for name, parameter in student.transformer.named_parameters():
+        if "transformer_blocks.1.attn.add_q_proj.lora_B" in name:  # the last block has no use for what the text asks
+            assert not parameter.grad.any(), name
+        elif "lora_B" in name:
+            assert parameter.grad.dtype == torch.float32 and parameter.grad.abs().max() > 0, name
+        elif "lora_A" in name:  # multiplied by a B of 0
+            assert not parameter.grad.any(), name
+        else:
+            assert parameter.grad is None and not parameter.requires_grad, name
+    frozen = [*student.pipeline.vae.parameters(), *student.pipeline.text_encoder_3.parameters()]
+    assert all(p.grad is None for p in frozen)
+
+
+def test_the_gradient_of_the_adapter_is_that_of_finite_differences(generator):
+    """Against central differences of the log-probability along random directions of the adapter's weights."""
+    student = generator.student(rank=4, alpha=8)
+    weights = [p for p in student.transformer.parameters() if p.requires_grad]
+    stream = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in weights:
+            weight.add_(0.1 * torch.randn(weight.shape, generator=stream))
+    policy = policy_of(student)
+    rollout = policy_of(generator).rollout(TEXTS[:3], seeds=torch.arange(3))
+    gradients = torch.autograd.grad(policy.log_prob(rollout, 1).sum(), weights)
+    for _ in range(3):
+        # Near the gradient, so that the slope is well above the rounding of float32.
+        noise = [0.3 * torch.randn(g.shape, generator=stream) / g.numel() ** 0.5 for g in gradients]
+        directions = [g / (g.norm() + 1e-8) + n for g, n in zip(gradients, noise, strict=True)]
+        values = []
+        for size in (1e-2, -2e-2):
+            with torch.no_grad():
+                for weight, direction in zip(weights, directions, strict=True):
+                    weight.add_(size * direction)
+                values.append(policy.log_prob(rollout, 1).double().sum().item())
+        with torch.no_grad():
+            for weight, direction in zip(weights, directions, strict=True):
+                weight.add_(1e-2 * direction)
+        slope = sum((g * d).sum().item() for g, d in zip(gradients, directions, strict=True))
+        assert slope == pytest.approx((values[0] - values[1]) / 2e-2, rel=0.03)
+
+
+def test_grpo_moves_the_adapter_and_not_the_base(folder, opened):
+    base = opened(folder, template="a drawing of {prompt}")
+    base.remember(shapes.prompts("single"))
+    base.forget_text_encoders()
+    before = {name: p.clone() for name, p in base.transformer.named_parameters()}
+    student = base.student(rank=4, alpha=8)
+    policy = policy_of(student, transition=partial(flow_sde, noise=0.7), guidance_scale=2.0)
+    texts = list(shapes.prompts("single"))
+    algorithm = GRPO(
+        policy,
+        shapes_dense(),
+        lambda count, rng: [texts[i] for i in rng.integers(len(texts), size=count)],
+        GRPOConfig(prompts_per_iteration=2, group_size=3, trained_steps=2, clip_range=1e-4, kl_weight=0.04),
+    )
+    (rollout, _, steps), metrics = algorithm.collect(0)
+    advantages = torch.tensor([1.0, 0.0, -1.0, -1.0, 0.0, 1.0])  # a random twin's pictures earn no reward
+    assert 0 <= metrics["reward"] <= 1 and algorithm.reference.generator is base
+    optimizer = torch.optim.AdamW([p for p in algorithm.model.parameters() if p.requires_grad], 1e-2)
+    for losses in algorithm.minibatches((rollout, advantages, steps), 0):
+        values = [loss() for loss in losses]
+        assert all(details["kl"] >= 0 for _, details in values)
+        sum(value for value, _ in values).backward()
+        optimizer.step()
+    assert values[0][1]["kl"] > 0  # after the first minibatch's update
+    assert all(torch.equal(p, before[name]) for name, p in base.transformer.named_parameters())
+    assert (ratios(policy, rollout) != 1).any()
