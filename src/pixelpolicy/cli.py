@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixelpolicy import __version__, profiles
-from pixelpolicy.errors import AtlasError, CheckpointError, LabError, PixelPolicyError
+from pixelpolicy.errors import AtlasError, BookError, CheckpointError, LabError, PixelPolicyError
 
 DEBUG = "PIXELPOLICY_DEBUG"
 FIRST_LAB = "12"
@@ -198,12 +198,24 @@ def update(
 def run(
     lab: Annotated[str, typer.Argument(help="Which lab, such as 12.")],
     profile: Annotated[str | None, typer.Option(help="smoke, cpu or gpu (default: what this machine has).")] = None,
+    book: Annotated[bool, typer.Option("--book", help="Keep the executed lab for the book.")] = False,
+    trial: Annotated[bool, typer.Option("--trial", help="With --book: keep it even of the profile smoke.")] = False,
 ) -> None:
     """Run a solved lab without a browser, and sum up its results."""
     chosen = profiles.named(profile) if profile else profiles.profile()
+    if book and chosen == "smoke" and not trial:
+        raise BookError(
+            "the profile smoke measures nothing, so its outputs are not kept for the book; "
+            f"say pixelpolicy run {lab} --profile cpu --book, or add --trial to look at a page (never commit that)"
+        )
     from pixelpolicy.course.run import run_lab
 
     run_lab(lab, chosen)
+    if book:
+        from pixelpolicy.book.executed import keep_run
+        from pixelpolicy.course.files import course_root
+
+        out.print(f"Kept for the book: {keep_run(course_root(), lab, chosen)}", soft_wrap=True)
 
 
 @app.command("build-labs")
@@ -307,6 +319,20 @@ def _reporter(folder: Path) -> Callable[[str, int, Any, dict[str, float]], None]
         sample_sheet(pictures, texts, alt=alt, accepted=accepted).save(folder / "samples" / f"{stage}-{step:06d}.png")
 
     return report
+
+
+@app.command()
+def book() -> None:
+    """Build the book into _build/html; its pages load nothing from elsewhere."""
+    from pixelpolicy.book.build import build
+    from pixelpolicy.course.files import course_root
+
+    out.print("Building the book: about a minute, and longer the first time, when npm fetches scripts and fonts.")
+    built = build(course_root())
+    for note in built.notes:
+        out.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+    out.print(f"Built in {built.seconds:.0f} s, without warnings: {built.html / 'index.html'}", soft_wrap=True)
+    out.print(f"Serve it so that search and widgets work: python -m http.server -d {built.html}", soft_wrap=True)
 
 
 @app.command()

@@ -49,6 +49,17 @@ def drift(root: Path) -> list[str]:
     return []
 
 
+def executed(root: Path) -> list[str]:
+    """Labs that the book shows as they no longer are, or cannot show with outputs."""
+    from pixelpolicy.book.executed import complaints
+    from pixelpolicy.errors import PixelPolicyError
+
+    try:
+        return complaints(root)
+    except PixelPolicyError as error:
+        return [str(error)]
+
+
 def links(root: Path) -> list[str]:
     """Links in Markdown files to files that are not there."""
     complaints = []
@@ -141,6 +152,7 @@ CHECKS: dict[str, Callable[[Path], list[str]]] = {
     "format (ruff format)": formatting,
     "floors: no import goes upwards": floors,
     "labs are what their solutions give": drift,
+    "executed labs are those of their sources": executed,
     "links in Markdown lead to files": links,
     "references.bib is what the atlas gives, and every citation is in it": references,
     "environment files agree": environment,

@@ -26,6 +26,7 @@ FLOORS = {
     "widgets": 6,
     "course": 6,
     "atlas": 6,
+    "book": 6,
     "upkeep": 7,
     "cli": 7,
     "__main__": 7,
@@ -41,6 +42,7 @@ KNOWS = {
     "rewards": {"rl", "worlds"},
     "finetune": {"policies", "rewards", "rl"},
     "atlas": set(),
+    "book": {"course"},
     "cli": set(FLOORS),
     "__main__": {"cli"},
 }
@@ -142,6 +144,8 @@ def test_every_package_has_a_floor():
         ("pixelpolicy.course.checks.lab12", "def f():\n    from diffusers import DDIMScheduler"),
         ("pixelpolicy.atlas.papers", "from pixelpolicy.rl import gae"),
         ("pixelpolicy.course.run", "from pixelpolicy.cli import app"),
+        ("pixelpolicy.course.run", "from pixelpolicy.book.executed import keep_executed"),
+        ("pixelpolicy.book.build", "from pixelpolicy.viz import curves"),
         ("pixelpolicy.upkeep", "from pixelpolicy.cli import app"),
     ],
 )

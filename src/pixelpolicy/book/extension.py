@@ -1,0 +1,92 @@
+"""The book's own Sphinx extension: nothing from the outside, and pages that assistive technology can read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
+
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.plain import Style
+from pybtex.style.labels import BaseLabelStyle
+
+from pixelpolicy.book.executed import STATE
+
+ASSETS = "assets"
+# A widget that none of these holds is asked for at an address that is nowhere, rather than from the outside.
+WIDGET_SCRIPTS = {
+    "widgets/require.js": {},
+    "widgets/paths.js": {},
+    "widgets/embed-amd.js": {"data-jupyter-widgets-cdn": "unavailable/"},
+}
+
+
+class AuthorYearLabels(BaseLabelStyle):
+    """Labels as chapters cite: Black et al., 2023."""
+
+    def format_labels(self, sorted_entries):
+        """One label an entry, in order."""
+        for entry in sorted_entries:
+            yield f"{_people(entry)}, {entry.fields.get('year', 'no year')}"
+
+
+class BookStyle(Style):
+    """pybtex's plain style under author-year labels."""
+
+    default_label_style = AuthorYearLabels
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register with Sphinx."""
+    register_plugin("pybtex.style.formatting", "pixelpolicy", BookStyle)
+    # jupyter-book puts each script below _static on every page, so what only some pages need joins after its look
+    app.connect("builder-inited", _add_assets)
+    # before sphinxcontrib-bibtex writes labels, at the usual priority of 500
+    app.connect("env-updated", _tell_years_apart, priority=400)
+    app.connect("html-page-context", _mend_page, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _add_assets(app: Any) -> None:
+    app.config.html_static_path.append(str(Path(app.srcdir) / ASSETS))
+
+
+def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Scripts for pages with widgets; no thebe, which would be loaded from afar; roles of the reference list."""
+    scripts = context["script_files"]
+    if any(script.attributes.get("type") == STATE for script in scripts):
+        for place, (path, attributes) in enumerate(WIDGET_SCRIPTS.items()):
+            # last of all: other scripts would take require.js for their own loader
+            app.add_js_file(path, priority=801 + place, **attributes)
+    scripts[:] = [script for script in scripts if not _is_thebe(script)]
+    if body := context.get("body"):
+        # ARIA allows only list items in a list
+        context["body"] = re.sub(r'role="doc-biblioentry"', 'role="listitem"', body)
+
+
+def _people(entry: Any) -> str:
+    """Who wrote an entry, in short: one name, two names, or the first and "et al."."""
+    people = entry.persons.get("author") or entry.persons.get("editor") or []
+    names = [" ".join([*person.prelast_names, *person.last_names]) for person in people]
+    if len(names) > 2 or names[1:] == ["others"]:
+        return f"{names[0]} et al."
+    return " and ".join(names) or entry.fields.get("title", entry.key)
+
+
+def _tell_years_apart(app: Any, env: Any) -> list[str]:
+    """Works of one author and year become 2025a and 2025b, in the text and in the list."""
+    domain = env.get_domain("cite")
+    cited = sorted({target.key for reference in domain.citation_refs for target in reference.targets})
+    alike: dict[tuple[str, str], list[Any]] = {}
+    for entry in (domain.bibdata.data.entries[key] for key in cited if key in domain.bibdata.data.entries):
+        alike.setdefault((_people(entry), entry.fields.get("year", "")), []).append(entry)
+    for (_, year), entries in alike.items():
+        for letter, entry in zip(ascii_lowercase, entries if len(entries) > 1 else [], strict=False):
+            entry.fields["year"] = f"{year}{letter}"
+    return []
+
+
+def _is_thebe(script: Any) -> bool:
+    words = f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', '')}"
+    return "thebe" in words.lower()

@@ -1,0 +1,64 @@
+"""Pages of labs: a solved lab with what it put out, its answers folded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_markdown_cell, new_notebook
+
+from pixelpolicy.book.executed import STATE, command, read_executed
+from pixelpolicy.course.build import lab_notebook
+from pixelpolicy.course.source import Source, read_source
+
+
+def lab_page(root: Path, path: Path) -> nbformat.NotebookNode:
+    """The page of the solved lab at `path`, with outputs where `book/executed/` has them for the source as it is.
+
+    An exercise shows what a student is given, and the answer in a fold; catch-up cells are left out. Where there are
+    no outputs, the page says so under its title.
+    """
+    source, executed = read_source(path, checks=False), read_executed(root, path)
+    notebook = executed or lab_notebook(source, answers=True)
+    cells: list[nbformat.NotebookNode] = []
+    for cell in notebook.cells:
+        ours = cell.metadata.get("pixelpolicy", {})
+        if ours.get("role") == "catch-up":
+            continue
+        if ours.get("role") == "exercise":
+            cells.append(new_markdown_cell(f"```python\n{source.tasks[ours['id']].blank.strip()}\n```"))
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+            cell.metadata["mystnb"] = {
+                "code_prompt_show": f"Show an answer to exercise {ours['id']}",
+                "code_prompt_hide": f"Hide the answer to exercise {ours['id']}",
+            }
+        cells.append(cell)
+    title = next((place for place, cell in enumerate(cells) if cell.source.startswith("# ")), None)
+    if title is not None:
+        heading, _, rest = cells[title].source.partition("\n")
+        profile = executed.metadata["pixelpolicy"]["profile"] if executed else None
+        cells[title].source = f"{heading}\n\n{_note(source, profile)}\n{rest}"
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+    metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
+    if executed and "widgets" in executed.metadata:
+        metadata["widgets"] = {STATE: executed.metadata["widgets"][STATE]}
+    return new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
+
+
+def _note(source: Source, profile: str | None) -> str:
+    """Where the reader is, and what the outputs are worth."""
+    here = f"This is the solved lab. To write the answers yourself: `make lab LAB={source.number:02d}`."
+    if profile is None:
+        return (
+            "```{admonition} Not executed\n:class: warning\n"
+            f"{here} Its cells have no outputs here: there is no run of this version of it. "
+            f"{command(source.name)} makes one.\n```\n"
+        )
+    if profile == "smoke":
+        return (
+            "```{admonition} A trial run\n:class: warning\n"
+            f"{here} The outputs are of the profile `smoke`, which measures nothing. "
+            f"{command(source.name)} makes real ones.\n```\n"
+        )
+    return f"```{{note}}\n{here} Its outputs are of a run in the profile `{profile}`; answers are folded.\n```\n"

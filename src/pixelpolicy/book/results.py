@@ -1,0 +1,131 @@
+"""Tables of results from `benchmarks/*.json` alone: for the README and for the book's page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pixelpolicy.course.results import read_benchmark
+
+HEADLINES = {"accuracy": "accuracy", "accuracy_held_out": "accuracy, held-out prompts", "diversity": "diversity"}
+LABELS = HEADLINES | {
+    "best_of_n": "accuracy, base, best of",
+    "dense": "dense reward",
+    "kl_nats": "KL to the base, nats",
+    "training_seconds": "training, seconds",
+}
+INTRODUCTION = """# Results
+
+Every number here is read from a record in `benchmarks/`; nothing is typed in. A cell gives the median over the seeds
+and, in brackets, the lowest and the highest. **Accuracy** is the share of pictures for fixed prompts and seeds that
+the strict verifier accepts. **Held-out** prompts were not trained on. **Diversity** is how differently accepted
+pictures of one prompt place and size their objects. **Best of N** is the untouched base, drawing N pictures and
+keeping the best: what the same picture costs without training. No GPU has timed anything here.
+"""
+
+
+def overview(root: Path) -> str:
+    """One row for each headline metric of each benchmark, as a Markdown table."""
+    lines = ["| run | seeds | measured | before | after | CPU minutes |", "|---|---|---|---|---|---|"]
+    for heading, runs in _groups(root):
+        minutes = _spread([run["cpu_seconds"] / 60 for run in runs], "{:.0f}")
+        for key, label in HEADLINES.items():
+            before, after = _values(runs, key, "before"), _values(runs, key, "after")
+            if before and after:
+                cells = heading, len(runs), label, _spread(before, "{:.3f}"), _spread(after, "{:.3f}"), minutes
+                lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def results_page(root: Path) -> str:
+    """The book's page of results, in MyST Markdown: the overview, then every metric of every benchmark."""
+    parts = [INTRODUCTION, "## At a glance\n", overview(root)]
+    for heading, runs in _groups(root):
+        parts += [f"## {heading[0].upper()}{heading[1:]}\n", f"{_conditions(runs)}\n", _all_metrics(runs)]
+    return "\n".join(parts)
+
+
+def title(name: str) -> str:
+    """`12-grpo` in words: "lab 12, as a student runs it"; a name without a lab's number keeps itself."""
+    found = re.match(r"(\d\d)-.*?(-long)?$", name)
+    if not found:
+        return name.replace("-", " ")
+    return f"lab {int(found[1])}, {'recorded long run' if found[2] else 'as a student runs it'}"
+
+
+def _groups(root: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The records that one row may sum up, under their title: those of one benchmark, method and profile."""
+    for path in sorted((root / "benchmarks").glob("*.json"), key=lambda path: path.stem):
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for run in read_benchmark(path):
+            found.setdefault((run.get("method", ""), run["profile"]), []).append(run)
+        for (method, profile), runs in found.items():
+            extra = [method] * bool(method) + [f"profile {profile}"] * (profile != "cpu")
+            yield ", ".join([title(path.stem), *extra]), runs
+
+
+def _conditions(runs: list[dict[str, Any]]) -> str:
+    """Under what the records were made, in a sentence or two."""
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    wall = _spread([run["seconds"] / 60 for run in runs], "{:.0f}")
+    cpu = _spread([run["cpu_seconds"] / 60 for run in runs], "{:.0f}")
+    threads = " or ".join(str(count) for count in sorted({run["threads"] for run in runs}))
+    versions = sorted({f"{package} {version}" for run in runs for package, version in run["packages"].items()})
+    dates = " to ".join(sorted({min(run["date"] for run in runs), max(run["date"] for run in runs)}))
+    return (
+        f"Seeds {seeds}; profile `{runs[0]['profile']}`; {wall} minutes, {cpu} of CPU; threads: {threads}; "
+        f"at most {max(run['peak_memory_mb'] for run in runs)} MB; {', '.join(versions)}; {dates}."
+    )
+
+
+def _all_metrics(runs: list[dict[str, Any]]) -> str:
+    lines = ["| measured | before | after |", "|---|---|---|"]
+    for key in dict.fromkeys(key for run in runs for key in run["metrics"]):
+        parts = {part: _values(runs, key, part) for run in runs for part in _parts(run, key)}
+        if set(parts) <= {"before", "after"}:
+            cells = (_numbers(parts.get(part, [])) for part in ("before", "after"))
+            lines.append(f"| {_label(key)} | {' | '.join(cells)} |")
+        else:
+            # a number for the run as a whole stands under the model that the run left
+            lines += [
+                f"| {_label(key)} {part} | {_numbers(values)} | |" if key == "best_of_n" else
+                f"| {_label(key)} {part}".rstrip() + f" | | {_numbers(values)} |"
+                for part, values in parts.items()
+            ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _parts(run: dict[str, Any], key: str) -> list[str]:
+    """The names of a metric's numbers: `before` and `after`, or its own; one empty name where it is a number."""
+    value = run["metrics"].get(key, {})
+    return list(value) if isinstance(value, dict) else [""]
+
+
+def _values(runs: list[dict[str, Any]], key: str, part: str) -> list[float]:
+    """A metric's numbers over the runs that have them."""
+    found = (run["metrics"].get(key, {}) for run in runs)
+    values = (value.get(part) if isinstance(value, dict) else value if part == "" else None for value in found)
+    return [value for value in values if value is not None]
+
+
+def _label(key: str) -> str:
+    kind = key.removeprefix("accuracy_")
+    if key not in LABELS and kind != key:
+        return f"accuracy, {kind.replace('_', ' ')} prompts"
+    return LABELS.get(key, key.replace("_", " "))
+
+
+def _numbers(values: list[float]) -> str:
+    """Three decimals below 10, one below 100, none above; empty where there are no values."""
+    if not values:
+        return ""
+    size = max(abs(value) for value in values)
+    return _spread(values, "{:.3f}" if size < 10 else "{:.1f}" if size < 100 else "{:.0f}")
+
+
+def _spread(values: list[float], form: str) -> str:
+    low, middle, high = (form.format(value) for value in (min(values), median(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"

@@ -1,0 +1,106 @@
+"""Staging: everything that the book is made of, laid out as jupyter-book wants it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from pixelpolicy.book.pages import lab_page
+from pixelpolicy.book.results import results_page
+from pixelpolicy.course.source import sources
+from pixelpolicy.errors import BookError
+
+# The first chapter of each part.
+PARTS = {
+    1: "Foundations",
+    6: "A generator is a policy",
+    9: "Images",
+    15: "Video and three dimensions",
+    18: "Wider views",
+}
+LAST_PART = "Reference"
+REFERENCES = "references.bib"
+
+
+def stage(root: Path, assets: Path, folder: Path, references: Path | None = None) -> Path:
+    """Lay the book's sources out in `folder`, which is made anew; returns it.
+
+    From `book/` come the configuration, the pages and the static files, from `chapters/` the text, from `solutions/`
+    and `book/executed/` the labs, from `benchmarks/` the results, from `assets` scripts and fonts. Raises BookError
+    where a file that the book cannot do without is missing, or a name has no number.
+    """
+    references = references or root / "book" / REFERENCES
+    for needed in (root / "book" / "_config.yml", root / "book" / "index.md", references):
+        if not needed.exists():
+            raise BookError(f"the book needs {needed}, which is not there; `git checkout` brings it back")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root / "book", folder, ignore=shutil.ignore_patterns("executed", "assets.json", "*.part"))
+    shutil.copy(references, folder / REFERENCES)
+    shutil.copytree(root / "chapters", folder / "chapters")
+    shutil.copytree(assets, folder / "assets", ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(folder / "widgets", folder / "assets" / "widgets", dirs_exist_ok=True)
+    _anywidget(folder / "assets" / "widgets" / "anywidget.js")
+    (folder / "labs").mkdir()
+    for path in sources(root):
+        nbformat.write(lab_page(root, path), folder / "labs" / f"{path.stem}.ipynb")
+    (folder / "results.md").write_text(results_page(root), encoding="utf-8")
+    _write_yaml(folder / "_toc.yml", table_of_contents(folder))
+    _name_repository(root, folder / "_config.yml")
+    return folder
+
+
+def table_of_contents(staged: Path) -> dict[str, Any]:
+    """The contents of a staged book: chapters by number in their parts, each chapter's lab below it."""
+    chapters, labs = _numbered(staged / "chapters", "md"), _numbered(staged / "labs", "ipynb")
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for number in sorted(chapters | labs):
+        pages = [
+            f"{kind}/{names[number]}" for kind, names in (("chapters", chapters), ("labs", labs)) if number in names
+        ]
+        entry: dict[str, Any] = {"file": pages[0]}
+        if len(pages) == 2:
+            entry["sections"] = [{"file": pages[1]}]
+        first = max((first for first in PARTS if first <= number), default=min(PARTS))
+        parts.setdefault(PARTS[first], []).append(entry)
+    parts[LAST_PART] = [{"file": "results"}, {"file": "bibliography"}]
+    listed = [{"caption": caption, "chapters": entries} for caption, entries in parts.items()]
+    return {"format": "jb-book", "root": "index", "parts": listed}
+
+
+def _numbered(folder: Path, kind: str) -> dict[int, str]:
+    """Files `NN-name.kind` of a folder by their number, without the ending."""
+    found: dict[int, str] = {}
+    for path in sorted(folder.glob(f"*.{kind}")):
+        if not re.match(r"\d\d-", path.name):
+            raise BookError(f"{path.name} has no place in the book: a chapter or lab is called NN-name, as in 12-grpo")
+        if (number := int(path.name[:2])) in found:
+            raise BookError(f"{path.name} and {found[number]} have the same number: give one of them another")
+        found[number] = path.stem
+    return found
+
+
+def _anywidget(target: Path) -> None:
+    """anywidget's own script for pages, from the Python package whose version the widgets' states name."""
+    import anywidget
+
+    shutil.copy(Path(anywidget.__file__).parent / "nbextension" / "index.js", target)
+
+
+def _name_repository(root: Path, config: Path) -> None:
+    """Put the public address of `pyproject.toml` into the configuration, where there is one."""
+    tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
+    if address := tool.get("pixelpolicy", {}).get("repository"):
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        settings["repository"] = {"url": address, "path_to_book": "book", "branch": "main"}
+        settings["html"]["use_repository_button"] = True
+        _write_yaml(config, settings)
+
+
+def _write_yaml(path: Path, value: Any) -> None:
+    path.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), encoding="utf-8")
