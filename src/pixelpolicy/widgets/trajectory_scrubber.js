@@ -100,7 +100,7 @@ function render({ model, el }) {
     drawPicture();
     const value = row[step - 1];
     const total = row.slice(0, step).reduce((sum, v) => sum + (v ?? 0), 0);
-    const cost = step === 0 ? "no step yet" : `this step ${value === null ? "deterministic: no density" : show(value)}`;
+    const cost = step === 0 ? "no step yet" : `this step ${value === null ? "no density" : show(value)}`;
     place.textContent = `State ${step} of ${last}, ${labels[step]}`;
     spent.textContent = `${cost}; so far ${show(total)}`;
     slider.value = step;
