@@ -24,10 +24,10 @@ SETTINGS = GRPOConfig(
     prompts_per_iteration=16, group_size=12, trained_steps=5, minibatches=2, clip_range=2e-3, kl_weight=0.02
 )
 LOOP = LoopConfig(
-    iterations=380,
+    iterations=480,
     learning_rate=5e-4,
     warmup_iterations=4,
-    cooldown_iterations=310,
+    cooldown_iterations=410,
     ema_decay=0.95,
     save_every=10,
     name=NAME,
