@@ -408,6 +408,13 @@ def test_a_sum_of_rewards_is_paid_whole_and_told_in_parts(generator):
     assert path.rewards[-1] == pytest.approx(2 * components["red"] + 0.5 * components["compressibility"], rel=1e-6)
 
 
+def test_the_reward_is_told_the_prompt_of_the_episode(generator):
+    lengths = Reward("letters", lambda pictures, prompts: torch.tensor([float(len(prompt)) for prompt in prompts]))
+    environment = made(generator, reward=lengths)
+    for prompt in [*PROMPTS, "four yellow triangles"]:
+        assert drive(environment, options={"prompt": prompt}).rewards == [0, 0, 0, len(prompt)]
+
+
 def test_rendering_decodes_the_latent_as_it_is(generator):
     environment = made(generator, render_mode="rgb_array")
     observation, info = environment.reset(seed=0)
