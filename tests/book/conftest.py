@@ -1,0 +1,143 @@
+"""One book for all tests: the course's own, with one lab more whose page holds a widget."""
+
+import functools
+import hashlib
+import os
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from browser import chromium, need
+
+from pixelpolicy.book.assets import fetch_assets
+from pixelpolicy.book.build import build
+from pixelpolicy.book.executed import STATE, VIEW, tidied
+from pixelpolicy.course.build import lab_notebook
+from pixelpolicy.course.source import read_source
+from pixelpolicy.errors import BookError
+
+# A word that stands nowhere else in the book, for the search.
+RARE = "zymurgical"
+SOLUTION = f"""# %% [markdown]
+# # Lab 98: a {RARE} trajectory
+#
+# Move the handle.
+
+# %%
+print("a lab with a widget")
+"""
+
+
+@pytest.fixture(scope="session")
+def rare() -> str:
+    return RARE
+
+
+@pytest.fixture(scope="session")
+def assets(root) -> Path:
+    """The cache of scripts and fonts; without npm or a network the test is skipped, and fails under CI=true."""
+    try:
+        return fetch_assets(root, root / "_build" / "assets")
+    except BookError as error:
+        need("npm")
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+def widget_notebook(path: Path) -> nbformat.NotebookNode:
+    """The lab of `path` as a kernel would have left it, with a trajectory scrubber under its code cell."""
+    from ipywidgets.embed import embed_data
+
+    from pixelpolicy.widgets import TrajectoryScrubber
+
+    frames = np.linspace(0, 255, 9).astype(np.uint8)[None, :, None, None, None] * np.ones((1, 1, 3, 16, 16), np.uint8)
+    scrubber = TrajectoryScrubber(
+        frames,
+        values=np.linspace(-1, 1, 8)[None],
+        labels=[f"sigma {1 - place / 8:.2f}" for place in range(9)],
+        alt="A grey square that grows lighter.",
+    )
+    manager = embed_data(views=[scrubber])["manager_state"]
+    notebook = lab_notebook(read_source(path), answers=True)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    view = {"model_id": scrubber.model_id, "version_major": 2, "version_minor": 0}
+    cell.outputs = [nbformat.v4.new_output("display_data", {VIEW: view, "text/plain": "TrajectoryScrubber"})]
+    notebook.metadata["widgets"] = {STATE: manager}
+    return notebook
+
+
+@pytest.fixture(scope="session")
+def course_of_the_book(root, tmp_path_factory) -> Path:
+    """A copy of what the book is made of, and lab 98."""
+    copy = tmp_path_factory.mktemp("course")
+    for name in ("book", "chapters", "solutions", "benchmarks"):
+        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("*.safetensors", ".*"))
+    shutil.copy(root / "pyproject.toml", copy)
+    path = copy / "solutions" / "98-widget.py"
+    path.write_text(SOLUTION, encoding="utf-8")
+    executed = tidied(widget_notebook(path))
+    ours = {"source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "profile": "cpu"}
+    executed.metadata["pixelpolicy"] = ours
+    (copy / "book" / "executed").mkdir(exist_ok=True)
+    nbformat.write(executed, copy / "book" / "executed" / "98.ipynb")
+    return copy
+
+
+@pytest.fixture(scope="session")
+def built(course_of_the_book, assets, tmp_path_factory):
+    """The book, built once, warnings as errors."""
+    return build(course_of_the_book, tmp_path_factory.mktemp("built"), assets=assets)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(built):
+    """Where the book is served on loopback."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=built.html)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser(address):
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser, address):
+    """``visit("results.html", dark=..., width=...)`` opens a page; ``.outside`` and ``.errors`` gather all faults."""
+    pages = []
+
+    def open_page(place: str, *, dark: bool = False, width: int = 1280):
+        scheme = "dark" if dark else "light"
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        pages.append(page)
+
+        def guard(route):
+            if route.request.url.startswith((address, "data:", "blob:")):
+                return route.continue_()
+            open_page.outside.append(f"{place}: {route.request.url}")
+            return route.abort()
+
+        page.set_default_timeout(120_000)
+        page.route("**/*", guard)
+        page.on("pageerror", lambda error: open_page.errors.append(f"{place}: {error}"))
+        page.on("console", lambda said: said.type == "error" and open_page.errors.append(f"{place}: {said.text}"))
+        page.goto(address + place, wait_until="load")
+        return page
+
+    open_page.outside, open_page.errors = [], []
+    yield open_page
+    for page in pages:
+        page.close()
