@@ -53,6 +53,9 @@ def faults(text: str, folder: Path) -> list[str]:
             found.append(f"{figure['path']} is not there")
     if re.search(r"!\[\s*\]\(|^```\{image\}", text, re.M):
         found.append("a picture without alternative text, or outside a figure")
+    fences = re.findall(r"^.*```.*$", text, re.M)
+    if any(not line.startswith("```") or (line == "```") != index % 2 for index, line in enumerate(fences)):
+        found.append("a fence that is not closed, or not on a line of its own")
     if not CODE.search(text):
         found.append("no code")
     if not CITED.search(text):
@@ -137,6 +140,8 @@ def test_the_chapter_that_the_faults_are_made_of_has_none(tmp_path):
         ("word " * 20, "", "words of prose"),
         ("word ", "word " * 2 * MOST, "words of prose"),
         ("{cite:p}`someone2020`", "", "no citation"),
+        ("A caption.\n```", "A caption. ```", "a fence that is not closed"),
+        ("A caption.\n```", "A caption.", "a fence that is not closed"),
     ],
 )
 def test_each_fault_is_found(tmp_path, old, new, fault):
