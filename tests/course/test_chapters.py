@@ -1,7 +1,8 @@
 """Chapters: their code runs and agrees with the library, and each has what the house style asks of a chapter.
 
-A fence marked ``python`` runs, all of a chapter in order and in one namespace. What the reader need not see stands
-beside it in a comment, ``<!-- run`` ... ``-->``: the tensors that a block takes for granted, the asserts on its result.
+A chapter with a comment ``<!-- run`` ... ``-->`` has its code run: that of such comments and of fences marked ``python``,
+in order and in one namespace. The comments hold what the reader need not see: the tensors that a block takes for
+granted, and the asserts on its result. In other chapters the code is only parsed.
 """
 
 import importlib.util
@@ -28,12 +29,15 @@ def prose(text: str) -> list[str]:
 
 
 def run(text: str, name: str) -> dict:
-    """Run a chapter's code; a traceback names the chapter's own lines."""
+    """Run a chapter's code, or parse it where nothing is given; a traceback names the chapter's own lines."""
     namespace = {"__name__": "chapter"}
+    prepared = "\n<!-- run\n" in text
     for block in CODE.finditer(text):
         group = "shown" if block["shown"] is not None else "hidden"
         padding = "\n" * text.count("\n", 0, block.start(group))
-        exec(compile(padding + block[group], name, "exec"), namespace)
+        code = compile(padding + block[group], name, "exec")
+        if prepared:
+            exec(code, namespace)
     return namespace
 
 
@@ -70,7 +74,9 @@ def test_a_chapter_has_what_the_style_asks(path):
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_the_code_of_a_chapter_runs(path):
-    run(path.read_text(encoding="utf-8"), str(path))
+    text = path.read_text(encoding="utf-8")
+    names = run(text, str(path))
+    assert path.stem != "12-grpo" or "window" in names  # it was run, not only parsed
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
@@ -161,6 +167,12 @@ def test_words_are_those_of_sentences(tmp_path):
 
 def test_a_failing_block_names_its_line():
     with pytest.raises(AssertionError) as failure:
-        run("# Title\n\n```python\nx = 1\nassert x == 2\n```\n", "chapter.md")
+        run("<!-- start -->\n<!-- run\nx = 1\n-->\n```python\nassert x == 2\n```\n", "chapter.md")
     last = failure.traceback[-1]
-    assert (str(last.path).endswith("chapter.md"), last.lineno + 1) == (True, 5)
+    assert (str(last.path).endswith("chapter.md"), last.lineno + 1) == (True, 6)
+
+
+def test_unprepared_code_is_parsed_alone():
+    assert "x" not in run("```python\nx = unknown\n```\n", "chapter.md")
+    with pytest.raises(SyntaxError):
+        run("```python\nx = = 1\n```\n", "chapter.md")
