@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pixelpolicy.errors import TrainingError
+from pixelpolicy.finetune.processes import place, total
 from pixelpolicy.policies.denoising import DenoisingPolicy
 from pixelpolicy.rl import (
     Reward,
@@ -40,7 +42,7 @@ def window_steps(available: Sequence[int], count: int, rng: np.random.Generator)
 
 @dataclass(frozen=True)
 class GRPOConfig:
-    """Settings of GRPO; a batch is ``prompts_per_iteration * group_size`` trajectories."""
+    """Settings of GRPO; a batch is ``prompts_per_iteration * group_size`` trajectories, whoever samples them."""
 
     prompts_per_iteration: int = 16
     group_size: int = 12
@@ -73,29 +75,64 @@ class GRPO:
         return self.policy.generator.transformer
 
     def collect(self, iteration: int) -> tuple[tuple[Rollout, Tensor, list[int]], dict[str, float]]:
-        """Sample a group of pictures for each prompt, judge them, and compare within groups."""
+        """Sample a group of pictures for each prompt, judge them, and compare within groups.
+
+        Several processes share the micro-batches; prompts, seeds and advantages are those of the whole batch.
+        """
         config, rng = self.config, np.random.default_rng([self.config.seed, iteration])
         texts = self.draw_prompts(config.prompts_per_iteration, rng)
         prompts = [text for text in texts for _ in range(config.group_size)]
         groups = torch.arange(config.prompts_per_iteration).repeat_interleave(config.group_size)
         steps = self.choose_steps(self.policy.noisy_steps(), config.trained_steps, rng)
+        seeds = torch.from_numpy(rng.integers(2**62, size=len(prompts)))
         policy = replace(self.policy, stochastic_steps=steps) if config.noise_only_where_trained else self.policy
-        rollout = policy.rollout(prompts, seeds=torch.from_numpy(rng.integers(2**62, size=len(prompts))))
-        rewards, components = self.reward.evaluate(rollout.samples, prompts)
+        mine = self._rows(sorted(start for part in self._parts(iteration) for start in part))
+        rollout = policy.rollout([prompts[row] for row in mine], seeds=seeds[mine])
+        judged = self.reward.evaluate(rollout.samples, rollout.prompts)
+        rewards, components = self._of_all(judged, mine)
         metrics = {"reward": rewards.mean().item(), "zero_variance_groups": zero_variance_groups(rewards, groups)}
         metrics |= {f"reward/{name}": value.mean().item() for name, value in components.items()}
-        return (rollout, self.advantages_of(rewards, groups), steps), metrics
+        return (rollout, self.advantages_of(rewards, groups)[mine], steps), metrics
 
     def minibatches(self, experience, iteration: int) -> Iterator[list[Callable]]:
         """Optimiser steps: the micro-batches of the rollout in ``config.minibatches`` parts, every trained step."""
         rollout, advantages, steps = experience
+        parts = self._parts(iteration)
+        where = {start: i for i, start in enumerate(sorted(start for part in parts for start in part))}
         size = self.policy.micro_batch
-        starts = np.random.default_rng([self.config.seed, iteration, 1]).permutation(range(0, len(rollout), size))
-        for part in np.array_split(starts, min(self.config.minibatches, len(starts))):
-            parts = [(rollout.select(rows), advantages[rows]) for rows in (slice(s, s + size) for s in part)]
+        for part in parts:
+            rows = [slice(where[start] * size, (where[start] + 1) * size) for start in part]
+            pieces = [(rollout.select(chosen), advantages[chosen]) for chosen in rows]
             # The loop takes the mean of the losses: a smaller micro-batch must count for less.
-            shares = [len(r) * len(parts) / sum(len(r) for r, _ in parts) for r, _ in parts]
-            yield [self._loss(r, a, step, w) for (r, a), w in zip(parts, shares, strict=True) for step in steps]
+            mean = total(torch.tensor([sum(len(r) for r, _ in pieces), len(pieces)]).double())
+            shares = [len(r) * (mean[1] / mean[0]).item() for r, _ in pieces]
+            yield [self._loss(r, a, step, w) for (r, a), w in zip(pieces, shares, strict=True) for step in steps]
+
+    def _parts(self, iteration: int) -> list[list[int]]:
+        """This process's micro-batches, by their first row in the whole batch, for each optimiser step."""
+        config, (rank, count) = self.config, place()
+        starts = range(0, config.prompts_per_iteration * config.group_size, self.policy.micro_batch)
+        order = np.random.default_rng([config.seed, iteration, 1]).permutation(starts)
+        parts = np.array_split(order, min(config.minibatches, len(starts)))
+        if any(len(part) % count for part in parts):
+            raise TrainingError(
+                f"{len(starts)} micro-batches of {self.policy.micro_batch} in {len(parts)} optimiser steps cannot be "
+                f"shared by {count} processes: each step needs a multiple of {count}. Change micro_batch, minibatches, "
+                f"prompts_per_iteration or group_size."
+            )
+        return [part[rank::count].tolist() for part in parts]
+
+    def _rows(self, starts: list[int]) -> Tensor:
+        batch, size = self.config.prompts_per_iteration * self.config.group_size, self.policy.micro_batch
+        return torch.cat([torch.arange(start, min(start + size, batch)) for start in starts])
+
+    def _of_all(self, judged: tuple[Tensor, dict[str, Tensor]], mine: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rewards and their components of the whole batch, from those of each process's rows."""
+        rewards, components = judged
+        table = torch.zeros(1 + len(components), self.config.prompts_per_iteration * self.config.group_size)
+        table[:, mine] = torch.stack([rewards, *components.values()]).float().cpu()
+        table = total(table)
+        return table[0], dict(zip(components, table[1:], strict=True))
 
     def _loss(
         self, rollout: Rollout, advantages: Tensor, step: int, share: float

@@ -19,9 +19,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from tqdm.auto import tqdm
 
 from pixelpolicy.errors import CheckpointError, TrainingError
+from pixelpolicy.finetune.processes import average_gradients, place, total
 
 Loss = Callable[[], tuple[Tensor, dict[str, float]]]
 Minibatch = Sequence[Loss]
@@ -75,11 +77,17 @@ class Loop:
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision, log_with=list(config.trackers) or None, project_dir=config.folder
         )
-        self.parameters = [p for p in self.algorithm.model.parameters() if p.requires_grad]
-        if not self.parameters:
+        if not any(p.requires_grad for p in self.algorithm.model.parameters()):
             raise TrainingError("the model has no parameter that requires a gradient; call requires_grad_(True) on it")
-        optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, config.betas, weight_decay=0.0)
-        self.model, self.optimizer = self.accelerator.prepare(self.algorithm.model, optimizer)
+        model = self.algorithm.model.to(self.accelerator.device)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, config.learning_rate, config.betas, weight_decay=0.0)
+        if self.accelerator.distributed_type == "FSDP":  # shards the model's own modules, in place
+            _, self.optimizer = self.accelerator.prepare(model, optimizer)
+        else:
+            self.optimizer = self.accelerator.prepare(optimizer)
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         # Without a least decay EMAModel would start with almost none: it is made for runs of many thousand steps.
         self.ema = EMAModel(self.parameters, decay=config.ema_decay, min_decay=config.ema_decay)
         if config.trackers:
@@ -136,22 +144,25 @@ class Loop:
                 self.accelerator.backward(value / len(losses))
                 for key, number in {"loss": value.item(), **details}.items():
                     logged.setdefault(key, []).append(number)
-            norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+            average_gradients(self.parameters)
+            norm = float(whole(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)))
             if not math.isfinite(norm):
                 raise TrainingError(
-                    f"the gradient is {float(norm)} at iteration {self.iteration}: training has diverged. Lower the "
+                    f"the gradient is {norm} at iteration {self.iteration}: training has diverged. Lower the "
                     f"learning rate or raise the KL weight; the last checkpoint is untouched."
                 )
-            logged.setdefault("grad_norm", []).append(float(norm))
+            logged.setdefault("grad_norm", []).append(norm)
             self.optimizer.step()
             self.ema.step(self.parameters)
         self.iteration += 1
+        means = {key: sum(values) / len(values) for key, values in logged.items()}
+        *shared, cpu_seconds = total(torch.tensor([*means.values(), time.process_time() - cpu_start]).double()).tolist()
         return {
             "iteration": self.iteration,
             **metrics,
-            **{k: sum(v) / len(v) for k, v in logged.items()},
+            **{key: value / place()[1] for key, value in zip(means, shared, strict=True)},
             "seconds": time.perf_counter() - start,
-            "cpu_seconds": time.process_time() - cpu_start,
+            "cpu_seconds": cpu_seconds,
         }
 
     def ramp(self) -> float:
@@ -161,16 +172,49 @@ class Loop:
 
     # Checkpoints: a folder written beside the old one and renamed, so that there is always a whole one.
 
-    def save(self) -> Path:
-        """Write ``checkpoint-N`` and keep the last two. Raises `CheckpointError` where the disk will not take it."""
-        folder = self.config.folder / f"checkpoint-{self.iteration:06d}"
-        part = folder.with_suffix(".part")
-        state = {
-            "model": self.algorithm.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.state_dict(),
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training follows from: trained weights alone, whole on every process."""
+        optimizer, ema = self.optimizer.state_dict(), self.ema.state_dict()
+        moments = {i: {key: whole(value) for key, value in moment.items()} for i, moment in optimizer["state"].items()}
+        return {
+            "model": {name: whole(p.detach()) for name, p in zip(self.names, self.parameters, strict=True)},
+            "optimizer": optimizer | {"state": moments},
+            "ema": ema | {"shadow_params": [whole(mean) for mean in ema["shadow_params"]]},
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+            "random": torch.get_rng_state(),
             "iteration": self.iteration,
         }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Raises where it is of another model."""
+        held = {name: value.shape for name, value in state["model"].items()}
+        if held != {name: p.shape for name, p in zip(self.names, self.parameters, strict=True)}:
+            raise ValueError("it holds weights of other names or shapes than those that this model trains")
+        moments = {
+            i: {key: value if key == "step" else spread(value, self.parameters[i]) for key, value in moment.items()}
+            for i, moment in state["optimizer"]["state"].items()
+        }
+        shadows = [spread(m, p) for m, p in zip(state["ema"]["shadow_params"], self.parameters, strict=True)]
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, state["model"].values(), strict=True):
+                parameter.copy_(spread(value, parameter))
+        self.optimizer.load_state_dict(state["optimizer"] | {"state": moments})
+        self.ema.load_state_dict(state["ema"] | {"shadow_params": shadows})
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"].cpu())
+        self.iteration = state["iteration"]
+
+    def save(self) -> Path:
+        """Write ``checkpoint-N`` and keep the last two. Raises `CheckpointError` where the disk will not take it."""
+        folder, state = self.config.folder / f"checkpoint-{self.iteration:06d}", self.state()
+        if self.accelerator.is_main_process:
+            self._write(folder, state)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+        part = folder.with_suffix(".part")
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
@@ -186,7 +230,6 @@ class Loop:
             ) from error
         for old in self.checkpoints()[:-2]:
             shutil.rmtree(old)
-        return folder
 
     def checkpoints(self) -> list[Path]:
         """The whole checkpoints of this folder, oldest first."""
@@ -199,13 +242,23 @@ class Loop:
             return
         folder = self.checkpoints()[-1]
         try:
-            state = torch.load(folder / "state.pt", weights_only=True, map_location=self.accelerator.device)
-            self.algorithm.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.ema.load_state_dict(state["ema"])
-            self.iteration, self.history = state["iteration"], json.loads((folder / "history.json").read_text())
+            self.load_state(torch.load(folder / "state.pt", weights_only=True, map_location="cpu"))
+            self.history = json.loads((folder / "history.json").read_text())
         except Exception as error:
             raise CheckpointError(
                 f"{folder} cannot be read ({type(error).__name__}: {error}). Delete it to go on from the one before, "
                 f"or delete {folder.parent} to begin again."
             ) from error
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU, all of it where processes hold shards."""
+    if not isinstance(tensor, Tensor):
+        return tensor
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+
+
+def spread(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor where ``like`` is, in shards where that is in shards."""
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
