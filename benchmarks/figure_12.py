@@ -262,7 +262,7 @@ def long_run() -> viz.Picture:
         axis.axhline(runs[0]["metrics"][key]["before"], color="#777777", linestyle=(0, (5, 2)), label="base")
     best = read_benchmark(ROOT / "benchmarks" / "12-grpo.json")[0]["metrics"]["best_of_n"]
     panels[0].axhline(best["4"], color=viz.COLOURS["best-of-n"], linestyle=(0, (1, 2)), label="base, best of 4")
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].legend(frameon=False, fontsize=8, loc="center right")
     after = {key: [run["metrics"][key]["after"] for run in runs] for key in ("accuracy", "diversity")}
     before = {key: runs[0]["metrics"][key]["before"] for key in after}
     ends = " and ".join(f"{key} from {before[key]:.2f} to {median(after[key]):.2f}" for key in after)
