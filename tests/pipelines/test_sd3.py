@@ -156,6 +156,8 @@ def test_each_prompt_is_encoded_once_and_kept_on_the_cpu(folder, monkeypatch, op
     assert calls == ["", *PROMPTS[:2]]
     assert torch.equal(first[0][0], again[0][1]) and torch.equal(again[1][0], again[1][2])
     assert all(part.device.type == "cpu" for kept in generator.embeddings.values() for part in kept)
+    # The batch asked for last is at hand, of whichever of them asked; others do not pile up.
+    assert student.encode([""])[0] is generator.encode([""])[0] and len(generator.latest) == 1
 
 
 def test_a_template_is_set_round_every_prompt_but_the_empty_one(folder, generator, opened):

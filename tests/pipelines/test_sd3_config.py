@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelpolicy.pipelines.sd3_config import FETCH, footprint, parameter_counts
+from pixelpolicy.pipelines.sd3_config import FETCH, activation_bytes, footprint, parameter_counts
 
 # Sizes of the weight files in the repository, as the hub lists them, in GB.
 LISTED = {
@@ -29,14 +29,26 @@ def test_counts_are_those_of_the_published_files():
 
 
 @pytest.mark.slow
+def test_activations_grow_with_the_tokens_and_are_at_least_what_each_block_must_keep():
+    few, many = activation_bytes(), activation_bytes(tokens=77 + 256)
+    picture, text, width = 32 * 32, 77 + 128, 1536
+    # In bfloat16: queries, keys, values and the output, and what is four times as wide within the feed-forward.
+    least = 24 * (picture + text) * width * (4 + 4) * 2
+    assert least < few < 5 * least
+    assert many / few == pytest.approx((picture + 77 + 256) / (picture + text), rel=0.05)
+
+
+@pytest.mark.slow
 def test_the_lab_states_what_is_counted():
     size, text = footprint(), LAB.read_text(encoding="utf-8")
     disk = sum(LISTED.values())
     assert size.disk == pytest.approx(disk, rel=5e-3)
     assert size.training == pytest.approx(4.94 + 2 * 0.168 + 20 * 18.8e6 / 1e9, rel=5e-3)
     assert size.loading > size.disk > size.training
-    (row,) = re.findall(r"^# \| disk \|(.*)\|$", text, flags=re.MULTILINE)
-    assert f"{size.disk:.1f} GB" in row
-    (row,) = re.findall(r"^# \| VRAM.*\|(.*)\|$", text, flags=re.MULTILINE)
-    assert f"{size.loading:.1f} GB" in row and f"{size.training:.1f} GB" in row
-    assert FETCH in text
+    rows = dict(re.findall(r"^# \| (disk|VRAM, \w+).*? \| (.*) \|$", text, flags=re.MULTILINE))
+    assert f"{size.disk:.1f} GB" in rows["disk"]
+    assert f"{size.loading:.1f} GB" in rows["VRAM, loading"] and f"{size.training:.1f} GB" in rows["VRAM, training"]
+    assert f"{size.sample:.1f} GB" in rows["VRAM, training"]
+    assert text.count("(estimate, unmeasured)") == 2
+    command = re.search(r"```bash\n# (.*?)\n# ```", text, flags=re.DOTALL)[1]
+    assert re.sub(r"\s*\\\n#\s*", " ", command) == FETCH

@@ -56,6 +56,7 @@ class SD3Generator:
     transformer: nn.Module | None = None
     base: SD3Generator | None = None
     embeddings: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    latest: dict[tuple, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.transformer is None:
@@ -133,14 +134,17 @@ class SD3Generator:
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch pooled"]]:
         """``(prompt_embeds, pooled)`` of prompts, on the device. Raises `PromptError` as `remember` does."""
-        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-        if not places.keys() <= self.embeddings.keys():
-            self.remember(places)
-        rows = torch.tensor([places[prompt] for prompt in prompts], device=self.device)
-        # A group asks for one prompt many times: it is copied to the device once.
-        stacked = (torch.stack(part) for part in zip(*(self.embeddings[prompt] for prompt in places), strict=True))
-        embeds, pooled = (part.to(self.device, self.dtype) for part in stacked)
-        return (embeds, pooled) if len(places) == len(prompts) else (embeds[rows], pooled[rows])
+        asked = tuple(prompts), self.device, self.dtype
+        if asked not in self.latest:  # the steps of a trajectory, and a policy and its reference, ask for the same
+            self.remember(prompts)
+            places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+            rows = torch.tensor([places[prompt] for prompt in prompts], device=self.device)
+            # A group asks for one prompt many times: it is copied to the device once.
+            parts = (torch.stack(part) for part in zip(*(self.embeddings[prompt] for prompt in places), strict=True))
+            found = tuple(part.to(self.device, self.dtype)[rows] for part in parts)
+            self.latest.clear()
+            self.latest[asked] = found
+        return self.latest[asked]
 
     # Sampling ----------------------------------------------------------------------------------------------------
 

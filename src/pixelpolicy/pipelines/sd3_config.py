@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 REPOSITORY = "stabilityai/stable-diffusion-3.5-medium"
 LICENCE = "Stability AI Community License"
@@ -62,11 +62,16 @@ def modules(configs: dict[str, dict[str, Any]]) -> dict[str, nn.Module]:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Gigabytes (10^9 bytes) of weights and of what the optimiser keeps; activations come on top, uncounted."""
+    """Gigabytes (10^9 bytes), by counting: on disk, while the model loads, while a LoRA trains, and a sample's share.
+
+    ``training`` holds weights, gradients and the optimiser's state; ``sample`` comes on top of it for each sample of a
+    micro-batch, and twice with guidance. Temporary buffers are not counted.
+    """
 
     disk: float
     loading: float
     training: float
+    sample: float
 
 
 def parameter_counts(rank: int = 32) -> dict[str, int]:
@@ -74,14 +79,65 @@ def parameter_counts(rank: int = 32) -> dict[str, int]:
 
     Tensors that are kept but not trained, such as the table of positions, count too: they are on disk.
     """
+    with torch.device("meta"):
+        parts = modules(PUBLISHED)
+    counts = {name: _stored(part) for name, part in parts.items()}
+    student = _student(parts["transformer"], rank)
+    return counts | {"lora": sum(p.numel() for p in student.parameters() if p.requires_grad)}
+
+
+def activation_bytes(*, picture: int = 512, tokens: int = 77 + 128, rank: int = 32) -> int:
+    """Bytes that one sample's forward keeps for its backward, with the transformer in bfloat16 and its LoRA in float32.
+
+    Counted on the meta device, without the matrices of attention: the kernels for CUDA do not keep them.
+    """
+    from diffusers import SD3Transformer2DModel
+
+    with torch.device("meta"):
+        student = _student(SD3Transformer2DModel(**PUBLISHED["transformer"]), rank, torch.bfloat16)
+        inputs = {
+            "hidden_states": torch.empty(1, 16, picture // 8, picture // 8, dtype=torch.bfloat16),
+            "encoder_hidden_states": torch.empty(1, tokens, 4096, dtype=torch.bfloat16),
+            "pooled_projections": torch.empty(1, 2048, dtype=torch.bfloat16),
+            "timestep": torch.empty(1),
+        }
+    weights = {_place(value) for value in student.state_dict(keep_vars=True).values()}
+    lengths = {(picture // 16) ** 2, (picture // 16) ** 2 + tokens}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _place(tensor) not in weights and not (tensor.ndim > 2 and set(tensor.shape[-2:]) <= lengths):
+            kept[_place(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = student(**inputs).sample  # held until all is counted: what it frees could be counted for another
+    assert output.requires_grad
+    return sum(kept.values())
+
+
+def footprint(rank: int = 32) -> Footprint:
+    """What SD3.5 medium needs at 512 x 512 pixels: see `Footprint`.
+
+    Weights take 2 bytes each (bfloat16), the autoencoder's 4 once loaded. A LoRA takes five float32 values for each of
+    its weights: the weight, its gradient, Adam's two moments and the moving average. The text encoders are dropped
+    before training.
+    """
+    counts = parameter_counts(rank)
+    lora = 20 * counts.pop("lora")
+    disk = 2 * sum(counts.values())
+    training = 2 * counts["transformer"] + 4 * counts["vae"] + lora
+    return Footprint(disk / 1e9, (disk + 2 * counts["vae"]) / 1e9, training / 1e9, activation_bytes(rank=rank) / 1e9)
+
+
+def _student(transformer: nn.Module, rank: int, dtype: torch.dtype | None = None) -> nn.Module:
     from pixelpolicy.pipelines.lora import with_lora
     from pixelpolicy.pipelines.sd3 import TARGETS
 
+    for parameter in transformer.parameters():
+        parameter.requires_grad_(False).data = parameter.data.to(dtype)
     with torch.device("meta"):
-        parts = modules(PUBLISHED)
-        counts = {name: _stored(part) for name, part in parts.items()}
-        student = with_lora(parts["transformer"].requires_grad_(False), TARGETS, rank=rank, alpha=2 * rank)
-    return counts | {"lora": sum(p.numel() for p in student.parameters() if p.requires_grad)}
+        return with_lora(transformer, TARGETS, rank=rank, alpha=2 * rank)
 
 
 def _stored(module: nn.Module) -> int:
@@ -89,15 +145,6 @@ def _stored(module: nn.Module) -> int:
     return sum(value.numel() for value in {id(v): v for v in module.state_dict(keep_vars=True).values()}.values())
 
 
-def footprint(rank: int = 32) -> Footprint:
-    """What SD3.5 medium needs: on disk, while it loads, and while a LoRA trains with the text encoders dropped.
-
-    Weights take 2 bytes each (bfloat16), the autoencoder's 4 once loaded. A LoRA takes five float32 values for each of
-    its weights: the weight, its gradient, Adam's two moments and the moving average.
-    """
-    counts = parameter_counts(rank)
-    lora = 20 * counts.pop("lora")
-    disk = 2 * sum(counts.values())
-    loading = disk + 2 * counts["vae"]
-    training = 2 * counts["transformer"] + 4 * counts["vae"] + lora
-    return Footprint(disk / 1e9, loading / 1e9, training / 1e9)
+def _place(tensor: Tensor) -> int:
+    """Which storage a tensor looks at; a tensor on the meta device has no address."""
+    return tensor.untyped_storage()._cdata
