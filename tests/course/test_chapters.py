@@ -1,8 +1,8 @@
 """Chapters: their code runs and agrees with the library, and each has what the house style asks of a chapter.
 
 A chapter with a comment ``<!-- run`` ... ``-->`` has its code run, that of such comments and of fences marked
-``python``, in order and in one namespace. The comments hold what the reader need not see: the tensors that a block takes for
-granted, and the asserts on its result. In other chapters the code is only parsed.
+``python``, in order and in one namespace. The comments hold what the reader need not see: the tensors that a block
+takes for granted, and the asserts on its result. In other chapters the code is only parsed.
 """
 
 import importlib.util
