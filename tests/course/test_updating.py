@@ -3,18 +3,18 @@
 import copy as copying
 import json
 import os
-import subprocess
-import sys
 
 import nbformat
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from typer.testing import CliRunner
 
+from pixelpolicy import cli
 from pixelpolicy.course import updating
 from pixelpolicy.course.build import _cell_id, build_labs, lab_notebook
-from pixelpolicy.course.matching import untouched
+from pixelpolicy.course.matching import text_of, untouched
 from pixelpolicy.course.merging import merge
 from pixelpolicy.course.opening import open_copy, prepare_work, pristine
 from pixelpolicy.course.source import read_source
@@ -149,7 +149,7 @@ def test_a_written_note_and_its_outputs_stay(course, opened):
         cells[-1].outputs = [new_output("stream", text="old")]
 
     edit(opened, write)
-    upstream(course, INTRO, (', seed=0, seconds=clock', ', seed=1, seconds=clock'))
+    upstream(course, INTRO, (", seed=0, seconds=clock", ", seed=1, seconds=clock"))
     done = updating.update(99)
     cells = read(opened)
     assert cell(cells, "hints").source.endswith("The second helped.") and done.changes.kept == ["hints of 99.1"]
@@ -282,7 +282,9 @@ def test_editors_that_lose_things(course, opened, spoil, known):
     cells = read(opened)
     assert "# mine" in cell(cells, "exercise").source and "both small" in "".join(c.source for c in cells)
     assert sum("def centred" in c.source and c.cell_type == "code" for c in cells) == 1
-    assert len(cells) == len(read(course / "labs" / "99-means.ipynb")) + 1 + (not known and len(spoil) < 3 and 0)
+    # Where neither ids nor the pristine text are there, nobody can tell who changed the introduction: both stand.
+    doubt = not known and spoil[0] is not drop_metadata
+    assert len(cells) == len(read(course / "labs" / "99-means.ipynb")) + 1 + 2 * doubt
 
 
 def test_a_pasted_twin_and_a_split_exercise_stay(course, opened):
@@ -441,19 +443,32 @@ def test_old_copies_are_never_overwritten(course, opened):
 
 
 def test_the_command(course, opened):
-    def command():
-        return subprocess.run([sys.executable, "-m", "pixelpolicy", "update"], capture_output=True, text=True)
-
     edit(opened, answer)
     upstream(course, STUB)
     opened.with_name("98-gone.ipynb").write_text("mine")
-    done = command()
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(cli.app, ["update"])
+    assert done.exit_code == 0, done.output
     assert "99-means: brought up to date." in done.stdout and "your answers, kept (1): 99.1 centred" in done.stdout
     assert "98-gone: the course no longer has this lab" in done.stdout and "work/old/99-means-" in done.stdout
     opened.write_text("{")
-    done = command()
-    assert done.returncode == 1 and "left alone" in done.stderr and "Traceback" not in done.stderr
+    done = CliRunner().invoke(cli.app, ["update", "99"])
+    assert done.exit_code == 1 and "left alone" in done.stderr
+
+
+def test_the_command_where_nothing_was_opened(course):
+    build_labs()
+    done = CliRunner().invoke(cli.app, ["update"])
+    assert done.exit_code == 0 and "You have opened no lab yet" in done.stdout
+
+
+def test_opening_tells_of_a_newer_version(course, opened, monkeypatch):
+    """JupyterLab itself does not start here: what is said comes before."""
+    monkeypatch.setattr(cli, "_free_port", lambda first: (_ for _ in ()).throw(LabError("no port")))
+    assert "newer version" not in CliRunner().invoke(cli.app, ["lab", "99"]).stdout
+    upstream(course, INTRO)
+    was = opened.read_bytes()
+    assert "pixelpolicy update 99" in CliRunner().invoke(cli.app, ["lab", "99"]).stdout
+    assert opened.read_bytes() == was
 
 
 # Any student, any course
@@ -583,9 +598,9 @@ def test_all_that_is_new_comes(data):
     base, new = data.draw(courses())
     mine = data.draw(students(base))
     merged, _ = merge(mine, new, base)
-    fresh = {c.source for c in new} - {c.source for c in base}
-    exercises = {c.source for c in new if c.metadata.get("pixelpolicy", {}).get("role") in ("exercise", "catch-up")}
-    assert fresh - exercises <= {c.source for c in merged}
+    fresh = {text_of(c) for c in new} - {text_of(c) for c in base}
+    exercises = {text_of(c) for c in new if c.metadata.get("pixelpolicy", {}).get("role") in ("exercise", "catch-up")}
+    assert fresh - exercises <= {text_of(c) for c in merged}
 
 
 def test_the_arguments_are_left_as_they_are():

@@ -155,6 +155,8 @@ def _kept(base: NotebookNode | None, mine: NotebookNode, new: NotebookNode) -> N
             else:
                 cell.metadata.pop(key, None)
     cell.id = new.id
+    if same(mine, new):
+        cell.source = new.source  # they may differ by spaces at the ends of lines
     return cell
 
 

@@ -163,6 +163,8 @@ def _read(path: Path, text: str) -> NotebookNode:
                 del cell["id"]
             if cell["cell_type"] == "code":
                 cell |= {"outputs": cell.get("outputs") or [], "execution_count": cell.get("execution_count")}
+            else:  # left behind by some editors where a code cell became text, and no valid notebook
+                cell.pop("outputs", None), cell.pop("execution_count", None)
         data["metadata"] = data.get("metadata") or {}
         notebook = nbformat.v4.to_notebook_json(data)
         if not all(isinstance(cell.source, str) and isinstance(cell.metadata, dict) for cell in notebook.cells):
