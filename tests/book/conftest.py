@@ -62,7 +62,7 @@ def widget_notebook(path: Path) -> nbformat.NotebookNode:
         labels=[f"sigma {1 - place / 8:.2f}" for place in range(9)],
         alt="A grey square that grows lighter.",
     )
-    manager = embed_data(views=[scrubber])["manager_state"]
+    manager = embed_data(views=[scrubber], drop_defaults=False)["manager_state"]
     notebook = lab_notebook(read_source(path), answers=True)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
     view = {"model_id": scrubber.model_id, "version_major": 2, "version_minor": 0}
@@ -134,6 +134,9 @@ def visit(browser, address):
         page.route("**/*", guard)
         page.on("pageerror", lambda error: open_page.errors.append(f"{place}: {error}"))
         page.on("console", lambda said: said.type == "error" and open_page.errors.append(f"{place}: {said.text}"))
+        page.on(
+            "response", lambda got: got.status >= 400 and open_page.errors.append(f"{place}: {got.status} {got.url}")
+        )
         page.goto(address + place, wait_until="load")
         return page
 

@@ -62,7 +62,10 @@ def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, An
     scripts[:] = [script for script in scripts if not _is_thebe(script)]
     if body := context.get("body"):
         # ARIA allows only list items in a list
-        context["body"] = re.sub(r'role="doc-biblioentry"', 'role="listitem"', body)
+        body = body.replace('role="doc-biblioentry"', 'role="listitem"')
+        # thebe's settings, left behind in the text of notebooks
+        body = re.sub(r'<script type="text/x-thebe-config">.*?</script>', "", body, flags=re.S)
+        context["body"] = re.sub(r"<script>kernelName = '[^']*'</script>", "", body)
 
 
 def _people(entry: Any) -> str:
