@@ -435,11 +435,11 @@ check("7.3", roll_out)
 
 
 # %%
-def play(step: Callable, seeds: Tensor = SEEDS, dtype: torch.dtype = torch.float32, noisy: Tensor = noisy):
-    """Begin each episode from the noise of its own seed, and roll out."""
+def play(step: Callable, seeds: Tensor = SEEDS, dtype: torch.dtype = torch.float32, drawn: Tensor | None = None):
+    """Begin each episode from the noise of its own seed, and roll out; `drawn` are the steps with noise."""
     streams = [torch.Generator().manual_seed(int(s)) for s in seeds]
     start = draw(streams, torch.empty(len(seeds), *base.latent_shape, device=device))
-    return roll_out(step, start, noisy, streams, dtype)
+    return roll_out(step, start, noisy if drawn is None else drawn, streams, dtype)
 
 
 # %%
@@ -667,7 +667,7 @@ nudged, stream = base.student(), torch.Generator().manual_seed(seed())
 with torch.no_grad():
     for weight in (p for p in nudged.transformer.parameters() if p.requires_grad):
         weight.add_(5e-4 * torch.randn(weight.shape, generator=stream).sign().to(weight))
-floor_states, floor_log_probs = play(floored(denoiser(base, PROMPTS)), noisy=every)
+floor_states, floor_log_probs = play(floored(denoiser(base, PROMPTS)), drawn=every)
 changed = floored(denoiser(nudged, PROMPTS))
 largest("small nudge, the seven noisy steps", log_ratio(changed, floor_states, noisy, floor_log_probs))
 largest("small nudge, the last step with a floor", log_ratio(changed, floor_states, last, floor_log_probs))
