@@ -550,7 +550,7 @@ def valid(cells):
     return [(c.id, c.cell_type, c.source) for c in cells]
 
 
-many = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @many
