@@ -20,6 +20,6 @@ def test_lab_12_rehearses_the_real_model_without_network_or_cuda(tmp_path, monke
         "".join(output.get("text", "")) for cell in notebook["cells"] for output in cell.get("outputs", [])
     )
     assert "smallest and largest ratio: 1.0 1.0" in printed
-    # A random twin draws nothing that the verifier takes for a shape; its adapter moved away from it all the same.
-    assert record["metrics"]["accuracy"]["before"] == 0 and record["metrics"]["kl_nats"]["after"] > 0
+    # A random twin draws nothing that the verifier takes for a shape, so that nothing is to be learnt from it.
+    assert record["metrics"]["accuracy"] == {"before": 0, "after": 0}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["12.ipynb", "12.json"]
