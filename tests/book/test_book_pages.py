@@ -40,7 +40,8 @@ CONTRAST = """() => {
   let least = [99, ""];
   for (const node of document.querySelectorAll("article p, article li, article td, article th, article h1, article h2, article pre span, article a, footer p, nav a, summary")) {
     const box = node.getBoundingClientRect();
-    if (!node.textContent.trim() || !box.width || node.closest(".pixelpolicy-scrubber-root")) continue;
+    const seen = node.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+    if (!seen || !node.textContent.trim() || !box.width || node.closest(".pixelpolicy-scrubber-root")) continue;
     const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     if (ratio < least[0]) least = [ratio, `${node.tagName}.${node.className}: ${node.textContent.trim().slice(0, 40)}`];

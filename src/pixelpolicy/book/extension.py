@@ -43,7 +43,7 @@ def setup(app: Any) -> dict[str, Any]:
     # jupyter-book puts each script below _static on every page, so what only some pages need joins after its look
     app.connect("builder-inited", _add_assets)
     # before sphinxcontrib-bibtex writes labels, at the usual priority of 500
-    app.connect("env-updated", _tell_years_apart, priority=400)
+    app.connect("env-updated", _prepare_entries, priority=400)
     app.connect("html-page-context", _mend_page, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -72,17 +72,22 @@ def _people(entry: Any) -> str:
     """Who wrote an entry, in short: one name, two names, or the first and "et al."."""
     people = entry.persons.get("author") or entry.persons.get("editor") or []
     names = [" ".join([*person.prelast_names, *person.last_names]) for person in people]
-    if len(names) > 2 or names[1:] == ["others"]:
+    if len(names) > 2:
         return f"{names[0]} et al."
-    return " and ".join(names) or entry.fields.get("title", entry.key)
+    return " and ".join(names) or entry.fields.get("title", entry.key).strip("{}").split(":")[0]
 
 
-def _tell_years_apart(app: Any, env: Any) -> list[str]:
-    """Works of one author and year become 2025a and 2025b, in the text and in the list."""
+def _prepare_entries(app: Any, env: Any) -> list[str]:
+    """Before labels are made, in the text and in the list alike: "et al.", and 2025a and 2025b of the same people."""
     domain = env.get_domain("cite")
     cited = sorted({target.key for reference in domain.citation_refs for target in reference.targets})
     alike: dict[tuple[str, str], list[Any]] = {}
     for entry in (domain.bibdata.data.entries[key] for key in cited if key in domain.bibdata.data.entries):
+        people = entry.persons.get("author", [])
+        if len(people) > 1 and str(people[-1]) == "others":
+            # pybtex takes BibTeX's "and others" for a person of that name
+            del people[-1]
+            people[-1].last_names[-1] += " et al."
         alike.setdefault((_people(entry), entry.fields.get("year", "")), []).append(entry)
     for (_, year), entries in alike.items():
         for letter, entry in zip(ascii_lowercase, entries if len(entries) > 1 else [], strict=False):
