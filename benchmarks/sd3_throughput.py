@@ -47,7 +47,7 @@ class Size:
     steps: int = 6
     guidance: float = 4.5
     trained: tuple[int, ...] = (1, 3)
-    repetitions: int = 9
+    repetitions: int = 15
 
 
 QUICK = Size(width=64, layers=2, picture=64, batch=2, steps=4, trained=(1, 2), repetitions=2)

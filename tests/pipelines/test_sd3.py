@@ -77,7 +77,7 @@ def test_the_ode_ends_where_the_pipeline_ends(generator, guidance, size):
     torch.testing.assert_close(torch.cat(kept), expected, rtol=0, atol=1e-5)
     drawn = generator.pipeline(PROMPTS, output_type="pt", **asked)[0]
     assert pictures.shape == (3, 3, *size) and pictures.dtype == torch.float32
-    torch.testing.assert_close((pictures + 1) / 2, drawn, rtol=0, atol=1e-5)
+    torch.testing.assert_close((pictures + 1) / 2, drawn, rtol=0, atol=5e-5)
 
 
 def test_guidance_does_something(generator):
@@ -88,9 +88,9 @@ def test_guidance_does_something(generator):
 def test_a_sample_does_not_depend_on_its_batch(generator):
     together = generator.generate(PROMPTS, [0, 1, 2], steps=3)
     apart = generator.generate(PROMPTS, [0, 1, 2], steps=3, batch_size=2)
-    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together, apart, rtol=0, atol=5e-5)
     alone = replace(generator, decode_batch=1).generate(PROMPTS[1:2], [1], steps=3)
-    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
