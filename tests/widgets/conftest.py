@@ -53,11 +53,12 @@ def stand(browser):
         page = browser.new_page(
             viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
         )
+        page.set_default_timeout(120_000)  # a busy machine is slow, not wrong
         pages.append(page)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.route(lambda address: not address.startswith("data:"), answer)
         page.goto(PLACE)
-        page.wait_for_function("window.leave")
+        page.wait_for_function("() => Boolean(window.leave)")
         page.wait_for_function(DRAWN)
         return page
 
