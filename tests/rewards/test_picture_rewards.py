@@ -233,6 +233,13 @@ def test_a_prompt_outside_the_vocabulary_is_refused_with_the_vocabulary(batch, m
 
 
 @pytest.mark.parametrize("make", [shapes_strict, shapes_dense])
-def test_pictures_of_another_size_are_refused(make):
-    with pytest.raises(RewardError, match="64"):
-        make()(torch.zeros(1, 3, 64, 64), ["a red circle"])
+@pytest.mark.parametrize("size", [(48, 48), (32, 64)])
+def test_pictures_of_an_odd_size_are_refused(make, size):
+    with pytest.raises(RewardError, match=f"{size[0]}x{size[1]}"):
+        make()(torch.zeros(1, 3, *size), ["a red circle"])
+
+
+@pytest.mark.parametrize("make", [shapes_strict, shapes_dense])
+def test_larger_pictures_get_the_same_verdicts(batch, make):
+    larger = batch[0].repeat_interleave(4, -1).repeat_interleave(4, -2)
+    assert torch.equal(make()(larger, batch[1]), make()(*batch))

@@ -11,12 +11,15 @@ from pixelpolicy.worlds import shapes
 
 
 def shapes_strict() -> Reward:
-    """1 where the verifier accepts a picture ``[batch, 3, 32, 32]`` in [-1, 1] for its prompt, else 0: accuracy."""
+    """1 where the verifier accepts a picture ``[batch, 3, side, side]`` in [-1, 1] for its prompt, else 0: accuracy.
+
+    Sides of a multiple of 32 are averaged down to 32.
+    """
     return Reward("strict", _strict)
 
 
 def shapes_dense() -> Reward:
-    """How near a picture ``[batch, 3, 32, 32]`` in [-1, 1] is to its prompt, in [0, 1]."""
+    """How near a picture is to its prompt, in [0, 1]; pictures as for `shapes_strict`."""
     return Reward("dense", _dense)
 
 
