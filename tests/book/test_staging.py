@@ -161,6 +161,7 @@ def test_results_are_medians_of_the_records(tmp_path):
     runs = [
         RUN | {"seed": seed, "metrics": {
             "accuracy": {"before": 0.5, "after": value}, "diversity": diversity, "training_seconds": 100.0 + seed,
+            "spread": {"8": {"ODE": 0.5, "SDE": [seed, 2e-5]}},
             "best_of_n": {"1": 0.5, "12": 0.75}, "accuracy_single": {"before": 0.1, "after": 0.2},
         }}
         for seed, value in enumerate(after)
@@ -179,9 +180,18 @@ def test_results_are_medians_of_the_records(tmp_path):
     ]
     page = results_page(tmp_path)
     assert "## Lab 12, as a student runs it" in page and "Seeds 0, 1, 2; profile `cpu`" in page
-    assert "| accuracy, base, best of 12 | 0.750 | |" in page
-    assert "| training, seconds | | 101 (100 to 102) |" in page
+    assert "| accuracy, base, best of 12 | 0.750 |" in page
+    assert "| training, seconds | 101 (100 to 102) |" in page
+    assert "| spread: 8; ODE | 0.500 |" in page and "| spread: 8; SDE; 1 | 2.00e-05 |" in page
     assert "| accuracy, single prompts | 0.100 | 0.200 |" in page
+
+
+def test_the_records_of_the_course_make_a_page(root):
+    page = results_page(root)
+    assert all(
+        f"\n## Lab {number}," in page
+        for number in {int(path.name[:2]) for path in (root / "benchmarks").glob("[0-9]*.json")}
+    )
 
 
 def test_a_failed_build_leaves_the_old_book(tmp_path, monkeypatch):

@@ -82,48 +82,53 @@ def _conditions(runs: list[dict[str, Any]]) -> str:
 
 
 def _all_metrics(runs: list[dict[str, Any]]) -> str:
-    lines = ["| measured | before | after |", "|---|---|---|"]
-    for key in dict.fromkeys(key for run in runs for key in run["metrics"]):
-        parts = {part: _values(runs, key, part) for run in runs for part in _parts(run, key)}
-        if set(parts) <= {"before", "after"}:
-            cells = (_numbers(parts.get(part, [])) for part in ("before", "after"))
-            lines.append(f"| {_label(key)} | {' | '.join(cells)} |")
-        else:
-            # a number for the run as a whole stands under the model that the run left
-            lines += [
-                f"| {_label(key)} {part} | {_numbers(values)} | |" if key == "best_of_n" else
-                f"| {_label(key)} {part}".rstrip() + f" | | {_numbers(values)} |"
-                for part, values in parts.items()
-            ]  # fmt: skip
+    """Every metric: in one table what a run changed, in another what it measured once."""
+    names = list(dict.fromkeys(name for run in runs for name in _leaves(run["metrics"])))
+    changed = list(dict.fromkeys(name[:-1] for name in names if name[-1] in ("before", "after")))
+    once = [name for name in names if name[:-1] not in changed]
+    lines = ["| measured | before | after |", "|---|---|---|"] if changed else []
+    for name in changed:
+        cells = (_numbers(_values(runs, *name, when)) for when in ("before", "after"))
+        lines.append(f"| {_label(name)} | {' | '.join(cells)} |")
+    lines += ["", "| measured | value |", "|---|---|"] if once else []
+    lines += [f"| {_label(name)} | {_numbers(_values(runs, *name))} |" for name in once]
     return "\n".join(lines) + "\n"
 
 
-def _parts(run: dict[str, Any], key: str) -> list[str]:
-    """The names of a metric's numbers: `before` and `after`, or its own; one empty name where it is a number."""
-    value = run["metrics"].get(key, {})
-    return list(value) if isinstance(value, dict) else [""]
+def _leaves(value: Any, name: tuple[str, ...] = ()) -> dict[tuple[str, ...], float]:
+    """The numbers of nested metrics, each under the names that lead to it."""
+    if not isinstance(value, dict | list):
+        return {name: value}
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    return {path: number for key, part in parts for path, number in _leaves(part, (*name, str(key))).items()}
 
 
-def _values(runs: list[dict[str, Any]], key: str, part: str) -> list[float]:
-    """A metric's numbers over the runs that have them."""
-    found = (run["metrics"].get(key, {}) for run in runs)
-    values = (value.get(part) if isinstance(value, dict) else value if part == "" else None for value in found)
-    return [value for value in values if value is not None]
+def _values(runs: list[dict[str, Any]], *name: str) -> list[float]:
+    """A metric's numbers over the runs that have it."""
+    return [leaves[name] for run in runs if name in (leaves := _leaves(run["metrics"]))]
 
 
-def _label(key: str) -> str:
+def _label(name: tuple[str, ...]) -> str:
+    """A metric in words: ("accuracy_two",) is "accuracy, two prompts", ("best_of_n", "4") ends in "best of 4"."""
+    key, *rest = name
     kind = key.removeprefix("accuracy_")
     if key not in LABELS and kind != key:
-        return f"accuracy, {kind.replace('_', ' ')} prompts"
-    return LABELS.get(key, key.replace("_", " "))
+        words = f"accuracy, {kind.replace('_', ' ')} prompts"
+    else:
+        words = LABELS.get(key, key.replace("_", " "))
+    label = words + (" " if key == "best_of_n" else ": ") * bool(rest) + "; ".join(rest)
+    return label.replace("|", r"\|")
 
 
 def _numbers(values: list[float]) -> str:
-    """Three decimals below 10, one below 100, none above; empty where there are no values."""
+    """Three decimals below 10, one below 100, none above, three digits below 0.01; empty where there are no values."""
     if not values:
         return ""
     size = max(abs(value) for value in values)
-    return _spread(values, "{:.3f}" if size < 10 else "{:.1f}" if size < 100 else "{:.0f}")
+    small = "{:.2e}" if size < 1e-3 else "{:.5f}"
+    return _spread(
+        values, small if 0 < size < 0.01 else "{:.3f}" if size < 10 else "{:.1f}" if size < 100 else "{:.0f}"
+    )
 
 
 def _spread(values: list[float], form: str) -> str:
