@@ -38,10 +38,10 @@ CONTRAST = """() => {
     return [255, 255, 255];
   };
   let least = [99, ""];
-  for (const node of document.querySelectorAll("article p, article li, article td, article th, article h1, article h2, article pre span, article a, footer p, nav a, summary")) {
+  for (const node of document.querySelectorAll("article p, article figcaption, article li, article td, article th, article h1, article h2, article pre span, article a, footer p, nav a, summary")) {
     const box = node.getBoundingClientRect();
     const seen = node.checkVisibility({ opacityProperty: true, visibilityProperty: true });
-    if (!seen || !node.textContent.trim() || !box.width || node.closest(".pixelpolicy-scrubber-root")) continue;
+    if (!seen || !node.textContent.trim() || !box.width || node.closest("canvas")) continue;
     const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     if (ratio < least[0]) least = [ratio, `${node.tagName}.${node.className}: ${node.textContent.trim().slice(0, 40)}`];
@@ -183,6 +183,12 @@ def test_lab_07_shows_its_trajectory(visit, built, course_of_the_book):
     page.wait_for_selector(SCRUBBER)
     assert statistics.median(answers_to_keys(page)) <= 50
     assert visit.outside == [] and visit.errors == []
+
+
+def test_tables_that_cells_show_are_tables(built):
+    """Where a lab has been executed; a table in Markdown would else stand there as its source."""
+    for page in (built.html / "labs").glob("*.html"):
+        assert not re.search(r"(?m)^<p>\|.*\|$|^\|(---\|)+$", page.read_text(encoding="utf-8")), page.name
 
 
 def test_exercises_are_readable_and_answers_folded(visit):
