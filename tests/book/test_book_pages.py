@@ -15,6 +15,8 @@ PROBE = """() => {
   const shown = () => canvas.toDataURL();
   let before = shown();
   window.times = [];
+  window.probe?.abort();
+  window.probe = new AbortController();
   window.addEventListener("keydown", (event) => {
     const look = () => {
       if (shown() === before) return requestAnimationFrame(look);
@@ -22,7 +24,7 @@ PROBE = """() => {
       before = shown();
     };
     requestAnimationFrame(look);
-  }, { capture: true });
+  }, { capture: true, signal: window.probe.signal });
 }"""
 # The least contrast, by WCAG's formula, of the text that is seen, with the text that has it.
 CONTRAST = """() => {
