@@ -102,7 +102,8 @@ def lab(
     # In a group of its own the server does not see Ctrl-C, which would make it ask a question nobody reads.
     apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"process_group": 0}
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | {"JUPYTER_TOKEN": token}, **apart)
-    for name in ("SIGTERM", "SIGHUP"):
+    # A shell that starts a program in the background has it ignore Ctrl-C's signal.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
     try:

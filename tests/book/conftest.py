@@ -113,7 +113,7 @@ def address(built):
         server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(address):
     with chromium() as browser:
         yield browser
