@@ -86,7 +86,7 @@ class GRPO:
         steps = self.choose_steps(self.policy.noisy_steps(), config.trained_steps, rng)
         seeds = torch.from_numpy(rng.integers(2**62, size=len(prompts)))
         policy = replace(self.policy, stochastic_steps=steps) if config.noise_only_where_trained else self.policy
-        mine = self._rows(sorted(start for part in self._parts(iteration) for start in part))
+        mine = torch.cat([self._rows(start) for start in self._mine(self._parts(iteration))])
         rollout = policy.rollout([prompts[row] for row in mine], seeds=seeds[mine])
         judged = self.reward.evaluate(rollout.samples, rollout.prompts)
         rewards, components = self._of_all(judged, mine)
@@ -97,20 +97,18 @@ class GRPO:
     def minibatches(self, experience, iteration: int) -> Iterator[list[Callable]]:
         """Optimiser steps: the micro-batches of the rollout in ``config.minibatches`` parts, every trained step."""
         rollout, advantages, steps = experience
-        parts = self._parts(iteration)
-        where = {start: i for i, start in enumerate(sorted(start for part in parts for start in part))}
-        size = self.policy.micro_batch
+        parts, size = self._parts(iteration), self.policy.micro_batch
+        where = {start: i * size for i, start in enumerate(self._mine(parts))}
         for part in parts:
-            rows = [slice(where[start] * size, (where[start] + 1) * size) for start in part]
+            rows = [slice(where[start], where[start] + size) for start in part if start in where]
             pieces = [(rollout.select(chosen), advantages[chosen]) for chosen in rows]
             # The loop takes the mean of the losses: a smaller micro-batch must count for less.
-            mean = total(torch.tensor([sum(len(r) for r, _ in pieces), len(pieces)]).double())
-            shares = [len(r) * (mean[1] / mean[0]).item() for r, _ in pieces]
-            yield [self._loss(r, a, step, w) for (r, a), w in zip(pieces, shares, strict=True) for step in steps]
+            weight = len(part) / sum(len(self._rows(start)) for start in part)
+            yield [self._loss(r, a, step, len(r) * weight) for r, a in pieces for step in steps]
 
     def _parts(self, iteration: int) -> list[list[int]]:
-        """This process's micro-batches, by their first row in the whole batch, for each optimiser step."""
-        config, (rank, count) = self.config, place()
+        """The micro-batches of each optimiser step, by their first row in the whole batch."""
+        config, count = self.config, place()[1]
         starts = range(0, config.prompts_per_iteration * config.group_size, self.policy.micro_batch)
         order = np.random.default_rng([config.seed, iteration, 1]).permutation(starts)
         parts = np.array_split(order, min(config.minibatches, len(starts)))
@@ -120,11 +118,17 @@ class GRPO:
                 f"shared by {count} processes: each step needs a multiple of {count}. Change micro_batch, minibatches, "
                 f"prompts_per_iteration or group_size."
             )
-        return [part[rank::count].tolist() for part in parts]
+        return [part.tolist() for part in parts]
 
-    def _rows(self, starts: list[int]) -> Tensor:
-        batch, size = self.config.prompts_per_iteration * self.config.group_size, self.policy.micro_batch
-        return torch.cat([torch.arange(start, min(start + size, batch)) for start in starts])
+    def _mine(self, parts: list[list[int]]) -> list[int]:
+        """This process's share of every optimiser step, in the order of the batch."""
+        rank, count = place()
+        return sorted(start for part in parts for start in part[rank::count])
+
+    def _rows(self, start: int) -> Tensor:
+        """The rows of the whole batch in the micro-batch that begins at ``start``."""
+        batch = self.config.prompts_per_iteration * self.config.group_size
+        return torch.arange(start, min(start + self.policy.micro_batch, batch))
 
     def _of_all(self, judged: tuple[Tensor, dict[str, Tensor]], mine: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Rewards and their components of the whole batch, from those of each process's rows."""
