@@ -51,3 +51,7 @@ class FigureError(PixelPolicyError, ValueError):
 
 class BookError(PixelPolicyError):
     """The book cannot be built, or an executed lab may not be kept for it."""
+
+
+class ControlError(PixelPolicyError, ValueError):
+    """An environment cannot be played as asked: closed, of the wrong spaces, or with an episode that never ends."""
