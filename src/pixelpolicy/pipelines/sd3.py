@@ -42,7 +42,8 @@ class SD3Generator:
 
     ``template`` is what a prompt is set into, at ``{prompt}``; the empty prompt stays empty. Each prompt is encoded
     once and alone, so that its embedding does not depend on its company; embeddings are kept on the CPU, and a
-    generator, its students and its references share them. ``decode_batch`` latents are decoded at a time.
+    generator, its students and its references share them. ``decode_batch`` latents are decoded at a time; by default
+    8, and one on the CPU, where its intermediate pictures then stay in the cache.
 
     Raises `SizeError` for a size that the model cannot draw, `PromptError` for a template without ``{prompt}``.
     """
@@ -52,7 +53,7 @@ class SD3Generator:
     width: int = 512
     template: str = "{prompt}"
     max_sequence_length: int = 256
-    decode_batch: int = 8
+    decode_batch: int | None = None
     transformer: nn.Module | None = None
     base: SD3Generator | None = None
     embeddings: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
@@ -164,7 +165,8 @@ class SD3Generator:
         vae = self.pipeline.vae
         with torch.autocast(latents.device.type, enabled=False):
             scaled = latents.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
-            pictures = [vae.decode(part, return_dict=False)[0] for part in scaled.split(self.decode_batch)]
+            parts = scaled.split(self.decode_batch or (1 if latents.device.type == "cpu" else 8))
+            pictures = [vae.decode(part, return_dict=False)[0] for part in parts]
         return torch.cat(pictures).float().clamp(-1, 1)
 
     def sigmas(self, steps: int) -> Float[Tensor, "steps+1"]:
