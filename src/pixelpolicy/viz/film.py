@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import os
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,9 @@ def episode_frames(
     import gymnasium  # here, so that labs without control do not load it
     import torch
 
+    if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else pygame complains that there is no screen
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     try:
         env = gymnasium.make(name, render_mode="rgb_array")
         observation, frames, over, step = env.reset(seed=seed)[0], [env.render()], False, 0
