@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from pixelpolicy.course.files import course_root, write_json, write_whole
+from pixelpolicy.course.files import course_root, write_json
 from pixelpolicy.errors import LabError, ProfileError
+from pixelpolicy.files import write_whole
 from pixelpolicy.profiles import choose, named, profile, real_model, rehearsing, seed
 
 

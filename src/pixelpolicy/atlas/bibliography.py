@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from pixelpolicy.atlas.data import Entry, load
 from pixelpolicy.errors import AtlasError
+from pixelpolicy.files import write_whole
 
 PLACE = Path("book", "references.bib")
 # Not to be taken for a given name and a surname.
@@ -95,23 +94,8 @@ def tex(text: str) -> str:
 
 def write(root: Path) -> Path:
     """Write book/references.bib under `root`, whole or not at all, and return its path. Raises AtlasError."""
-    path, text = root / PLACE, bibtex(load())
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that their owner alone may read
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AtlasError(
-            f"could not write {path}: {error.strerror or error}; the file is as it was. "
-            "Free some space or see whether you may write there, and do it again"
-        ) from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+    path = root / PLACE
+    write_whole(path, bibtex(load()), AtlasError)
     return path
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import nbformat
 
 from pixelpolicy.course.build import lab_notebook
-from pixelpolicy.course.files import results_folder, write_whole
+from pixelpolicy.course.files import results_folder
 from pixelpolicy.course.source import find_source, read_source, sources
 from pixelpolicy.errors import BookError
+from pixelpolicy.files import write_whole
 
 FOLDER = "book/executed"
 STATE = "application/vnd.jupyter.widget-state+json"

@@ -60,9 +60,10 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from pixelpolicy.course.files import course_root, write_whole
+from pixelpolicy.course.files import course_root
 from pixelpolicy.course.source import IMPORT, Cell, Source, Task, read_source, sources
 from pixelpolicy.errors import LabError
+from pixelpolicy.files import write_whole
 
 # lines any lab may hold, whoever wrote them
 _COMMON = re.compile(

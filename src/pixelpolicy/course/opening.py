@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pixelpolicy.course.files import course_root, write_whole
+from pixelpolicy.course.files import course_root
 from pixelpolicy.errors import LabError
+from pixelpolicy.files import write_whole
 
 PRISTINE = ".pristine"
 

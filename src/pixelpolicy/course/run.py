@@ -18,11 +18,12 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from tqdm import tqdm
 
 from pixelpolicy.course.build import lab_notebook
-from pixelpolicy.course.files import course_root, results_folder, write_whole
+from pixelpolicy.course.files import course_root, results_folder
 from pixelpolicy.course.network import kernel_command
 from pixelpolicy.course.results import validate_record
 from pixelpolicy.course.source import find_source, read_source
 from pixelpolicy.errors import LabError
+from pixelpolicy.files import write_whole
 from pixelpolicy.profiles import Profile, named
 from pixelpolicy.profiles import profile as current_profile
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from pixelpolicy.course.files import course_root, write_whole
+from pixelpolicy.course.files import course_root
 from pixelpolicy.course.matching import untouched
 from pixelpolicy.course.merging import Changes, merge
 from pixelpolicy.course.opening import copy_of, lab_named, labs_there, pristine, version_of
 from pixelpolicy.errors import LabError
+from pixelpolicy.files import write_whole
 
 
 @dataclass(frozen=True)
