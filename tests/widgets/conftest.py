@@ -4,10 +4,10 @@ from urllib.parse import urlparse
 
 import pytest
 import torch
+from anywidget import AnyWidget
 from browser import chromium
 
 from pixelpolicy.generators.image import build
-from pixelpolicy.widgets import TrajectoryScrubber
 
 HERE = Path(__file__).parent
 PLACE = "http://widget.test"
@@ -28,16 +28,16 @@ def browser():
 
 @pytest.fixture
 def stand(browser):
-    """``stand(scrubber, width=..., dark=...)``: the scrubber alone on a page, with nothing else to be had."""
+    """``stand(widget, width=..., dark=...)``: the widget alone on a page, with nothing else to be had."""
     pages, wrong = [], []
 
-    def open_page(scrubber: TrajectoryScrubber, *, width: int = 900, dark: bool = False):
-        state = {key: value for key, value in scrubber.get_state().items() if scrubber.traits()[key].metadata["sync"]}
+    def open_page(widget: AnyWidget, *, width: int = 900, dark: bool = False):
+        state = {key: value for key, value in widget.get_state().items() if widget.traits()[key].metadata["sync"]}
         state = {key: state[key] for key in state if not key.startswith("_") and key not in ("layout", "tooltip")}
         served = {
             "/": ("text/html", (HERE / "page.html").read_text(encoding="utf-8")),
-            "/widget.js": ("text/javascript", str(scrubber._esm)),
-            "/widget.css": ("text/css", str(scrubber._css)),
+            "/widget.js": ("text/javascript", str(widget._esm)),
+            "/widget.css": ("text/css", str(widget._css)),
             "/state.json": ("application/json", json.dumps(state, allow_nan=False)),
         }
 
@@ -68,8 +68,8 @@ def stand(browser):
     assert not wrong, wrong
 
 
-# A canvas is transparent until something is drawn on it.
+# The scrubber's canvas is transparent until its pictures are decoded; other widgets are drawn by then.
 DRAWN = """() => {
-  const canvas = document.querySelector("canvas");
-  return canvas && canvas.getContext("2d").getImageData(0, 0, 1, 1).data[3] === 255;
+  const canvas = document.querySelector(".pixelpolicy-scrubber-picture");
+  return !canvas || canvas.getContext("2d").getImageData(0, 0, 1, 1).data[3] === 255;
 }"""
