@@ -11,6 +11,16 @@ from pixelpolicy.rl.advantages import group_sums, number_groups
 from pixelpolicy.rl.log_probs import at_least_float32, positive_std, reduce_dimensions
 
 
+def policy_gradient_loss(log_probs: Float[Tensor, "*batch"], advantages: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """REINFORCE as a loss: ``mean(-A log_prob)``; minus its gradient estimates the policy gradient (Williams 1992).
+
+    The value means nothing. Only ``log_probs`` carries gradient. ``advantages`` may be ``[batch, 1]`` beside
+    log-probabilities ``[batch, steps]``; the mean is over all of them. Raises `RolloutError` for other shapes.
+    """
+    _fitting(advantages, log_probs)
+    return -(advantages.detach() * log_probs).mean()
+
+
 def clipped_surrogate(
     log_probs: Float[Tensor, "*batch"],
     old_log_probs: Float[Tensor, "*batch"],
@@ -24,13 +34,7 @@ def clipped_surrogate(
     """
     advantages = advantages.detach()
     ratio = _ratio(log_probs, old_log_probs, clip_range)
-    if advantages.ndim != ratio.ndim or any(
-        a not in (1, n) for a, n in zip(advantages.shape, ratio.shape, strict=True)
-    ):
-        raise RolloutError(
-            f"advantages have shape {list(advantages.shape)}, log_probs {list(log_probs.shape)}; "
-            "give one advantage a log-probability, or advantages[:, None] for [batch, steps]"
-        )
+    _fitting(advantages, log_probs)
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     return torch.maximum(-advantages * ratio, -advantages * clipped).mean()
 
@@ -77,6 +81,16 @@ def reward_weights(
     highest = rewards.new_zeros(len(sizes)).scatter_reduce(0, index, rewards, "amax", include_self=False)
     weights = ((rewards - highest[index]) / beta).exp()
     return weights * (sizes / group_sums(weights, index, len(sizes)))[index]
+
+
+def _fitting(advantages: Tensor, log_probs: Tensor) -> None:
+    if advantages.ndim != log_probs.ndim or any(
+        a not in (1, n) for a, n in zip(advantages.shape, log_probs.shape, strict=True)
+    ):
+        raise RolloutError(
+            f"advantages have shape {list(advantages.shape)}, log_probs {list(log_probs.shape)}; "
+            "give one advantage a log-probability, or advantages[:, None] for [batch, steps]"
+        )
 
 
 def _ratio(log_probs: Tensor, old_log_probs: Tensor, clip_range: float) -> Tensor:
