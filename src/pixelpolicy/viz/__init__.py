@@ -2,6 +2,7 @@
 
 from pixelpolicy.viz.figures import COLOURS, Picture, curves, picture, sample_sheet
 from pixelpolicy.viz.film import Film, episode_frames, film, side_by_side
+from pixelpolicy.viz.grids import grids
 
 __all__ = [
     "COLOURS",
@@ -10,6 +11,7 @@ __all__ = [
     "curves",
     "episode_frames",
     "film",
+    "grids",
     "picture",
     "sample_sheet",
     "side_by_side",
