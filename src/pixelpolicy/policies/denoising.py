@@ -70,23 +70,25 @@ class DenoisingPolicy:
         """The same policy on weights that nothing trains: the reference of a KL."""
         return replace(self, generator=self.generator.reference())
 
-    def _conditioning(self, prompts: list[str]) -> tuple[Tensor, ...]:
+    def conditioning(self, prompts: list[str]) -> tuple[Tensor, ...]:
         """What the network is told; with guidance, first of nothing and then of the prompts, in one batch."""
         guided = self.guidance_scale != 1
         return self.generator.encode([""] * len(prompts) + prompts if guided else prompts)
 
-    def _velocity(self, latents: Tensor, sigma: Tensor, conditioning: tuple[Tensor, ...]) -> Tensor:
+    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: tuple[Tensor, ...]) -> Tensor:
+        """The generator's velocity, with guidance where there is some: ``conditioning`` is then of both kinds."""
         if self.guidance_scale == 1:
             return self.generator.velocity(latents, sigma, *conditioning)
         both = self.generator.velocity(torch.cat([latents, latents]), sigma, *conditioning)
         unconditional, conditional = both.chunk(2)
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
-    def _gaussian(self, states: Tensor, conditioning: tuple[Tensor, ...], sigmas: Tensor, step: int, stochastic: bool):
+    def gaussian(self, states: Tensor, conditioning: tuple[Tensor, ...], sigmas: Tensor, step: int, stochastic: bool):
+        """``(mean, std)`` of the next state by the transition, or by the ODE where the step is not stochastic."""
         transition = self.transition if stochastic else ode
         states = states.to(self.generator.device, torch.float32)
         sigma, sigma_next = sigmas[step].to(states.device), sigmas[step + 1].to(states.device)
-        return transition(states, self._velocity(states, sigma, conditioning), sigma, sigma_next)
+        return transition(states, self.velocity(states, sigma, conditioning), sigma, sigma_next)
 
     def noisy_steps(self) -> list[int]:
         """The steps that draw noise. Raises `RolloutError` where one was asked for that its transition has none at."""
@@ -136,10 +138,10 @@ class DenoisingPolicy:
         def draw() -> Tensor:
             return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
 
-        state, conditioning = draw().to(self.dtype), self._conditioning(prompts)
+        state, conditioning = draw().to(self.dtype), self.conditioning(prompts)
         states, log_probs = [state], torch.full((len(prompts), self.steps), float("nan"))
         for step in range(self.steps):
-            mean, std = self._gaussian(state, conditioning, sigmas, step, step in noisy)
+            mean, std = self.gaussian(state, conditioning, sigmas, step, step in noisy)
             state = (mean + std * draw() if step in noisy else mean).to(self.dtype)
             if step in noisy:
                 log_probs[:, step] = self.log_prob_of(state.float(), mean, std).cpu()
@@ -149,8 +151,8 @@ class DenoisingPolicy:
     def distribution(self, rollout: Rollout, step: int) -> tuple[Tensor, Tensor]:
         """``(mean, std)`` of the next state at one step, with gradient."""
         rollout.log_prob_at(step)  # raises where the step is deterministic
-        conditioning = self._conditioning(rollout.prompts)
-        return self._gaussian(rollout.states[:, step], conditioning, rollout.sigmas, step, True)
+        conditioning = self.conditioning(rollout.prompts)
+        return self.gaussian(rollout.states[:, step], conditioning, rollout.sigmas, step, True)
 
     def log_prob(self, rollout: Rollout, step: int) -> Float[Tensor, "batch"]:
         """Log-probability of the stored next state at one step, with gradient.

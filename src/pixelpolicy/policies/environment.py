@@ -98,7 +98,7 @@ class DenoisingEnv(gymnasium.Env):
         prompt = options.get("prompt", self.prompts[row])
         if not isinstance(prompt, str):
             raise PromptError(f"the prompt {prompt!r} is no text; give one such as {self.prompts[0]!r}")
-        tokens, conditioning = self._tokens_of([prompt])[0], self.policy._conditioning([prompt])
+        tokens, conditioning = self._tokens_of([prompt])[0], self.policy.conditioning([prompt])
         # Both accept the prompt: only now does the episode before it end.
         self._tokens, self._conditioning = tokens.cpu().numpy().astype(np.int64), conditioning
         self._prompt, self._stream, self._step = prompt, stream, 0
@@ -158,7 +158,7 @@ class DenoisingEnv(gymnasium.Env):
             self._mean, self._std = self._state.float(), torch.zeros(())
         else:
             noisy = self._step in self._noisy
-            self._mean, self._std = self.policy._gaussian(
+            self._mean, self._std = self.policy.gaussian(
                 self._state, self._conditioning, self._sigmas, self._step, noisy
             )
 

@@ -146,12 +146,12 @@ def _pictures(policy: DenoisingPolicy, rollout: Rollout, predicted: bool) -> tor
     kept = []
     for start in range(0, len(rollout), policy.micro_batch):
         part = rollout.select(slice(start, start + policy.micro_batch))
-        conditioning, pictures = policy._conditioning(part.prompts) if predicted else (), []
+        conditioning, pictures = policy.conditioning(part.prompts) if predicted else (), []
         for step, sigma in enumerate(part.sigmas):
             latents = part.states[:, step].to(policy.generator.device, torch.float32)
             if predicted and sigma > 0:
                 sigma = sigma.to(latents.device)
-                latents, _ = endpoints(latents, policy._velocity(latents, sigma, conditioning), sigma)
+                latents, _ = endpoints(latents, policy.velocity(latents, sigma, conditioning), sigma)
             pictures.append(policy.generator.decode(latents).float().cpu())
         kept.append(torch.stack(pictures, 1))
     return torch.cat(kept)
