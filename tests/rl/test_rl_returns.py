@@ -116,3 +116,14 @@ def test_shapes_that_would_broadcast_are_refused():
         gae(rewards, values[:, :1], DONES, last_value, 0.9, 0.8)
     with pytest.raises(ValueError, match="last_value has shape"):
         gae(rewards, values, DONES, last_value[:1], 0.9, 0.8)
+
+
+@pytest.mark.parametrize("number", [-0.1, 1.001, float("nan"), float("inf")])
+def test_a_discount_or_lam_outside_0_to_1_is_refused(number):
+    rewards, values, last_value = data()
+    with pytest.raises(ValueError, match="discount is .*from 0 to 1"):
+        discounted_returns(rewards, DONES, number)
+    with pytest.raises(ValueError, match="discount is .*from 0 to 1"):
+        gae(rewards, values, DONES, last_value, number, 0.8)
+    with pytest.raises(ValueError, match="lam is .*from 0 to 1"):
+        gae(rewards, values, DONES, last_value, 0.9, number)
