@@ -12,7 +12,6 @@ import torch
 import traitlets
 
 from pixelpolicy.errors import FigureError
-from pixelpolicy.policies import endpoints
 from pixelpolicy.widgets.sprites import as_pixels, sprite
 
 if TYPE_CHECKING:
@@ -143,6 +142,8 @@ def _count(strings: Any) -> str:
 @torch.no_grad()
 def _pictures(policy: DenoisingPolicy, rollout: Rollout, predicted: bool) -> torch.Tensor:
     """Decoded states, or decoded guesses of the end, ``[batch, steps + 1, 3, height, width]``."""
+    from pixelpolicy.policies import endpoints  # the labs of control use widgets, and no generators
+
     kept = []
     for start in range(0, len(rollout), policy.micro_batch):
         part = rollout.select(slice(start, start + policy.micro_batch))
