@@ -1,5 +1,6 @@
 """Widgets that live in JupyterLab and, with no kernel, on a page of the book."""
 
+from pixelpolicy.widgets.gridworld import GridworldEditor
 from pixelpolicy.widgets.trajectory_scrubber import TrajectoryScrubber
 
-__all__ = ["TrajectoryScrubber"]
+__all__ = ["GridworldEditor", "TrajectoryScrubber"]
