@@ -1,6 +1,7 @@
 """Widgets that live in JupyterLab and, with no kernel, on a page of the book."""
 
+from pixelpolicy.widgets.clip_explorer import ClipExplorer
 from pixelpolicy.widgets.gridworld import GridworldEditor
 from pixelpolicy.widgets.trajectory_scrubber import TrajectoryScrubber
 
-__all__ = ["GridworldEditor", "TrajectoryScrubber"]
+__all__ = ["ClipExplorer", "GridworldEditor", "TrajectoryScrubber"]
