@@ -15,7 +15,7 @@ from pixelpolicy.errors import FigureError
 from pixelpolicy.viz.figures import Picture, picture
 
 _TOWARDS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # left, down, right, up on a picture: (x, y), y grows downwards
-_LIGHT_FROM = 0.55
+_LIGHT_FROM = 0.6
 
 
 def grids(
@@ -55,7 +55,7 @@ def grids(
 
 def _panel(axis, panel, arrows, marks, walls, scale, digits, cell: float) -> None:
     """One panel; ``cell`` is the width of a cell in inches."""
-    shown = colormaps["cividis"](scale(panel))
+    shown = colormaps["viridis"](scale(panel))
     for row, column in walls:
         shown[row, column] = (0.5, 0.5, 0.5, 1)
     height, width = panel.shape
