@@ -2,6 +2,7 @@
 
 from pixelpolicy.widgets.clip_explorer import ClipExplorer
 from pixelpolicy.widgets.gridworld import GridworldEditor
+from pixelpolicy.widgets.tilt_explorer import TiltExplorer
 from pixelpolicy.widgets.trajectory_scrubber import TrajectoryScrubber
 
-__all__ = ["ClipExplorer", "GridworldEditor", "TrajectoryScrubber"]
+__all__ = ["ClipExplorer", "GridworldEditor", "TiltExplorer", "TrajectoryScrubber"]

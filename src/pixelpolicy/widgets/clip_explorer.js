@@ -58,7 +58,7 @@ const LETTERS = "abcd";
 function render({ model, el }) {
   const traits = ["clip_range", "ratio", "advantage", "normalise", "actions", "temperature", "entropy_weight"];
   const fixed = { advantages: model.get("advantages"), logits: model.get("logits") };
-  const view = explorer({ model, el });
+  const view = explorer({ model, el }, "pixelpolicy-clip");
   const state = () => ({ ...fixed, ...Object.fromEntries(traits.map((trait) => [trait, model.get(trait)])) });
   const [left, right] = [make("div", "column", view.body), make("div", "column", view.body)];
   let [now, shown] = [state(), figures(state())];

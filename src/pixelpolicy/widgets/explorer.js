@@ -65,9 +65,11 @@ function line(points) {
 const LINEAR = { to: (value) => value, from: (place) => Number(place.toFixed(9)) };
 const DECADES = { to: Math.log10, from: (place) => 10 ** place };
 
-function explorer({ model, el }) {
+// `kind` is a class of the root, for the marks that one widget alone has: several may stand on a page.
+function explorer({ model, el }, kind) {
   const limits = model.get("limits");
   const root = make("figure", "root", el);
+  root.classList.add(kind);
   root.setAttribute("aria-label", model.get("alt"));
   const body = make("div", "body", root);
   const said = make("p", "said", root);
