@@ -40,22 +40,36 @@ class PPOConfig:
     value_weight: float = 0.5
     normalise_advantages: bool = True
     reward_scale: float = 1.0  # what the critic sees; returns are reported as the environment pays them
+    observation_scale: tuple[float, ...] = ()  # what the networks divide observations by; nothing unless given
     most_norm: float = 0.5  # of the gradient of actor and critic together
     hidden: tuple[int, ...] = (64, 64)
 
     def __post_init__(self):
-        for name in ("copies", "steps", "iterations", "epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise ControlError(f"{name} is {getattr(self, name)}; give 1 at least")
-        for name in ("discount", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ControlError(f"{name} is {getattr(self, name)}; give a number from 0 to 1, such as 0.99")
+        for name, number in vars(self).items():
+            if name in ("copies", "steps", "iterations", "epochs", "minibatches") and number < 1:
+                raise ControlError(f"{name} is {number}; give 1 at least")
+            if name in ("discount", "lam") and not 0 <= number <= 1:
+                raise ControlError(f"{name} is {number}; give a number from 0 to 1, such as 0.99")
 
 
 CARTPOLE = PPOConfig()
 PENDULUM = PPOConfig(
-    copies=16, steps=64, iterations=150, minibatches=4, discount=0.9, lam=0.95, reward_scale=0.1
+    copies=16, steps=64, iterations=100, learning_rate=2e-3, discount=0.95, lam=0.9, reward_scale=0.05,
+    observation_scale=(0.5, 0.5, 4.0),
 )  # fmt: skip
+
+
+class Scaled(nn.Module):
+    """Divides observations by ``scale``, so that a speed of 8 does not drown a cosine."""
+
+    def __init__(self, scale: tuple[float, ...], size: int):
+        super().__init__()
+        if len(scale) != size:
+            raise ControlError(f"observation_scale has {len(scale)} numbers, an observation {size}; give one each")
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, observations: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch size"]:
+        return observations / self.scale
 
 
 @dataclass
@@ -74,22 +88,22 @@ class PPO:
     that is closed or whose spaces fit neither policy.
     """
 
-    def __init__(
-        self,
-        envs: VectorEnv,
-        config: PPOConfig,
-        *,
-        seed: int,
-        loss: Callable[..., Tensor] = clipped_surrogate,
-        estimator: Callable[..., Tensor] = gae,
-    ):
+    def __init__(self, envs: VectorEnv, config: PPOConfig, *, seed: int, loss=clipped_surrogate, estimator=gae):
         self.config, self.loss, self.estimator = config, loss, estimator
         self.collector = Collector(envs, seed=seed)
         self.policy = policy_for(envs, seed=seed, hidden=config.hidden)
         self.critic = mlp(observation_size(envs), *config.hidden, 1, stream=self.policy.stream)
+        if config.observation_scale:
+            for network in (self.policy.network, self.critic):
+                network.insert(0, Scaled(config.observation_scale, observation_size(envs)))
         self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, eps=1e-5, fused=True)
         self.done = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of the environment so far, all copies together."""
+        return self.done * self.config.copies * self.config.steps
 
     def iteration(self) -> dict[str, float]:
         """Play, judge, improve; the figures of this iteration.
@@ -115,7 +129,8 @@ class PPO:
         values = self.critic(trajectory.observations).squeeze(-1)
         scaled = replace(trajectory, rewards=config.reward_scale * trajectory.rewards)
         judged = advantages(scaled, values, config.discount, config.lam, self.estimator)
-        batch = scaled.flat(advantages=judged, returns=judged + values[:-1])
+        flat = scaled.flat(advantages=judged, returns=judged + values[:-1])
+        batch = {name: flat[name] for name in ("observations", "actions", "log_probs", "advantages", "returns")}
         if config.normalise_advantages:
             spread, mean = torch.std_mean(batch["advantages"])
             batch["advantages"] = (batch["advantages"] - mean) / (spread + 1e-8)
@@ -148,7 +163,7 @@ class PPO:
         last = self.collector.finished[-100:]
         return {
             "iteration": self.done,
-            "steps": self.done * self.config.copies * self.config.steps,
+            "steps": self.steps,
             "return": sum(last) / len(last) if last else math.nan,
             "kl": (shift.exp() - 1 - shift).mean().item(),
             "clip_fraction": clip_fraction(log_probs, batch["log_probs"], self.config.clip_range).item(),
