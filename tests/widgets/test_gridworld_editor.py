@@ -192,4 +192,4 @@ def test_a_discount_of_one_settles_too_or_says_that_it_does_not(tmp_path):
     assert settled["values"][0] == pytest.approx(1, abs=1e-6)
     assert not unsettled["settled"] and -1 < unsettled["values"][3] < -0.5
     with pytest.raises(ControlError, match="still change"):
-        value_iteration(trap.mdp(), 1.0)
+        value_iteration(trap.mdp(), 1.0, most_sweeps=1000)

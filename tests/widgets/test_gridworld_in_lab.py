@@ -65,4 +65,3 @@ def test_the_editor_edits_in_jupyterlab(tmp_path, browser):
         page.get_by_text("walls [(1, 2), (2, 1)]").wait_for()
         page.keyboard.press("ArrowLeft")
         assert corner.evaluate("node => node === document.activeElement")
-        page.screenshot(path=tmp_path / "in_lab.png")

@@ -277,6 +277,8 @@ def test_every_control_has_a_role_and_a_name(stand):
     assert [(entry["valuemin"], entry["valuemax"]) for entry in ranges][1:] == [(0, 1), (0, 1), (-1, 1)]
     children = page.get_by_role("grid").locator("> *")
     assert [child.get_attribute("role") for child in children.all()] == ["row"] * 3
+    described = page.get_by_role("grid").get_attribute("aria-describedby")
+    assert "arrows move, W wall" in page.locator(f"#{described}").inner_text()
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
     assert len(ids) == len(set(ids))
 
@@ -329,9 +331,10 @@ def test_light_and_dark_follow_the_host_first_and_are_legible(stand, host, wish,
     # WCAG 2.2, 1.4.3 and 1.4.11: text 4.5 to 1, what must be seen to understand 3 to 1
     paper = luminance(part("root"), "backgroundColor")
     assert (paper < 0.2) is dark
-    for name in ("place", "moves", "status", "changed", "words", "help", "caption", "button[aria-pressed=false]"):
+    for name in ("place", "moves", "status", "changed", "words", "help", "button[aria-pressed=false]"):
         ink = luminance(part(name), "color")
         assert contrast(ink, paper) >= 4.5, name
+    assert contrast(luminance(page.locator("figcaption"), "color"), paper) >= 4.5
     chosen = part("button")
     assert contrast(luminance(chosen, "color"), luminance(chosen, "backgroundColor")) >= 4.5
     grounds = []
@@ -354,6 +357,20 @@ def test_light_and_dark_follow_the_host_first_and_are_legible(stand, host, wish,
     alike = page.locator(".pixelpolicy-gridworld-cell.alike").first
     quiet = luminance(alike.locator(".pixelpolicy-gridworld-arrow").first, "backgroundColor")
     assert contrast(quiet, luminance(alike, "backgroundColor")) >= 3
+
+
+def test_nothing_moves_by_itself_and_the_readers_own_colours_leave_arrows_and_walls(stand):
+    page = stand(editor())
+    moving = """[...document.querySelectorAll("figure, figure *")].filter((node) => {
+      const { animationName, transitionDuration } = getComputedStyle(node);
+      return animationName !== "none" || transitionDuration !== "0s";
+    }).length"""
+    assert page.evaluate(moving) == 0
+    page.emulate_media(forced_colors="active")
+    ground = cell(page, 0, 0).evaluate(READ, "backgroundColor")
+    arrow = cell(page, 0, 0).locator(".pixelpolicy-gridworld-arrow.right")
+    assert arrow.is_visible() and arrow.evaluate(READ, "backgroundColor") != ground
+    assert cell(page, 1, 1).evaluate(READ, "backgroundColor") != ground
 
 
 def test_a_key_is_answered_within_fifty_milliseconds(stand):

@@ -11,6 +11,7 @@ import traitlets
 from pixelpolicy.control.gridworld import Gridworld
 from pixelpolicy.control.mdp import check_discount
 from pixelpolicy.errors import ControlError, FigureError
+from pixelpolicy.widgets.explorer import assets
 
 HERE = Path(__file__).parent
 LARGEST = 400  # cells: more could be neither told apart nor solved within a key's fifty milliseconds
@@ -36,8 +37,8 @@ class GridworldEditor(anywidget.AnyWidget):
     outside [0, 1], a sweep below 0, and whatever `Gridworld` refuses.
     """
 
-    _esm = HERE / "gridworld.js"
-    _css = HERE / "gridworld.css"
+    _esm = "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("gridworld_solver", "gridworld"))
+    _css = assets("gridworld", "css")
 
     height = traitlets.Int().tag(sync=True)
     width = traitlets.Int().tag(sync=True)
