@@ -61,7 +61,7 @@ function render({ model, el }) {
 
   const pull = view.section(left, "The tilted optimum");
   const beta = view.slider(pull, "beta", "\u03b2, the price of a nat", (v) => brief(v), DECADES);
-  view.checkbox(pull, "proxy", "the reward is a proxy, with a bump that gold has not");
+  view.checkbox(pull, "proxy", "optimise a proxy: gold and a bump");
   view.chart(pull, "density", 190, (svg, width, height) => {
     const peak = Math.max(...p) / land.cell;
     const highest = Math.max(...shown.q) / land.cell;
