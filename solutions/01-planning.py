@@ -687,7 +687,7 @@ viz.grids(plans, arrows=pointing, marks=PRIZES, walls=WORLD.walls, columns=1, si
 # 1. Find the discount at which the cell beside the small prize changes its mind.
 # 2. Raise the slip. Which cells near a pit begin to walk against a wall? What does a plan do when everything slips?
 # 3. Wall in a few cells. What are they worth, and why do all four arrows show there?
-# 4. Make a pit of -2 a *prize* of -0.1, on the only way to the large one. When is it better to end it there?
+# 4. Turn every prize negative. What is the best plan in a world where nothing can be won and waiting is free?
 
 # %%
 editor = GridworldEditor(
