@@ -81,7 +81,8 @@ viz.film(
 #
 # What comes next depends on the present cell alone, not on how you came there. A game of this kind is called a
 # **Markov decision process**, or MDP. A policy is a table of probabilities, a row for each state. Let us play many
-# episodes by a policy, with Gymnasium's own dice.
+# episodes by a policy, with Gymnasium's own dice. (Gymnasium ends an episode after 100 steps. With such a clock the
+# cell would not be the whole state, so we give it far more time than anybody needs.)
 
 
 # %%
