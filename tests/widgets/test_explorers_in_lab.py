@@ -72,6 +72,10 @@ def test_the_explorers_move_in_jupyterlab(tmp_path, browser):
         assert beta.evaluate("node => node === document.activeElement")
         assert active.evaluate(ACTIVE) == before, "the keys walked among the cells, or changed them"
 
+        # the lab's own style of lists would put a name into a fifth of the row
+        rows = [row.bounding_box() for row in page.locator(".pixelpolicy-explorer-row").all()]
+        assert max(row["height"] for row in rows) < 30 and min(row["width"] for row in rows) > 150
+
         # both on one page, and each with its own marks
         dashes = "node => getComputedStyle(node).strokeDasharray"
         marks = [clip.locator("svg .first"), clip.locator("svg .second"), tilt.locator("svg .second")]
