@@ -51,16 +51,17 @@ lab_clock = start_timer()
 # ## 1. A player with dice
 #
 # Here is a beginner at work: a small network that has learnt nothing. Four numbers go in (place and speed of the cart,
-# angle and speed of the pole), two probabilities come out, and a die decides.
+# angle and speed of the pole), two probabilities come out, and a die decides. The film is five times slower than life.
 
 # %%
-with_envs = control.make("CartPole-v1", 1)
-beginner = control.policy_for(with_envs, seed=seed(), hidden=(32, 32))
-before_frames = viz.episode_frames(lambda o: beginner.act(o)[0], "CartPole-v1", seed=seed(), every=2)
+pole = control.make("CartPole-v1", 1)
+beginner = control.policy_for(pole, seed=seed(), hidden=(32, 32))
+before_frames = viz.episode_frames(lambda o: beginner.act(o)[0], "CartPole-v1", seed=seed())
 viz.film(
     before_frames,
+    fps=10,
     shrink=2,
-    alt=f"A cart jerks left and right; its pole tips over within {len(before_frames) * 2 / 50:.1f} seconds.",
+    alt=f"In slow motion: a cart jerks about; its pole tips over within {(len(before_frames) - 1) / 50:.1f} seconds.",
 )
 
 # %% [markdown]
@@ -620,10 +621,10 @@ for name, played in judged.items():
     print(f"{name:21} {played.mean():6.1f} steps, worst {played.min():.0f}, at the limit {at_limit:.0%}")
 
 # %% [markdown]
-# Before and after, from the same start:
+# Before and after, from the same start, at twice the speed of life:
 
 # %%
-after_frames = viz.episode_frames(yours.policy.greedy, "CartPole-v1", seed=seed(), every=4)
+after_frames = viz.episode_frames(yours.policy.greedy, "CartPole-v1", seed=seed(), every=2)
 viz.film(
     viz.side_by_side([before_frames[::2], after_frames]),
     shrink=2,
@@ -643,14 +644,15 @@ for axis, (name, policy) in zip(axes, {"beginner": beginner, "yours": yours.poli
     with torch.no_grad():
         pushes = policy.network(states).softmax(-1)[:, 1].view(61, 61)
     image = axis.pcolormesh(angle, speed, pushes, cmap="PuOr", vmin=0, vmax=1)
-    axis.set(title=name, xlabel="angle of the pole (rad)")
-axes[0].set_ylabel("speed of the pole (rad/s)")
+    axis.set(title=name, xlabel="angle (rad), right is positive")
+axes[0].set_ylabel("speed of the angle (rad/s)")
 figure.colorbar(image, label="chance to push right")
-viz.picture(figure, alt="Chance to push right, by angle and speed of the pole. The beginner: grey everywhere. Trained: "
-            "left of a slanted border it pushes left, right of it right: to where the pole will fall.")  # fmt: skip
+viz.picture(figure, alt="Chance to push right, by angle and speed of the pole. The beginner: one half everywhere. "
+            "Trained: a sharp border, nearly level. Where the pole moves right it pushes right, else left; the more "
+            "the pole leans to one side, the sooner it pushes there.")  # fmt: skip
 
 # %% [markdown]
-# It puts the cart under the place where the pole is going to be. Nobody told it.
+# It looks at where the pole is *going* more than at where it is, and puts the cart there. Nobody told it.
 #
 # ## 6. A generator is the same problem
 #
@@ -762,7 +764,7 @@ def sample(parts: dict[str, Tensor], count: int, stream: torch.Generator) -> tup
     return bumps, parts["means"][bumps] + parts["log_stds"].exp()[bumps] * noise
 
 
-LEASH = 0.15
+LEASH = 0.25
 samplers = {"before": start, "after": train_sampler(0.0), "after, on a leash": train_sampler(LEASH)}
 
 # %%
@@ -779,7 +781,7 @@ axis.plot(grid, goal, ":", color="black", linewidth=1, label="best there is on t
 axis.set(xlabel="x", ylabel="density", ylim=(0, 3))
 axis.legend(frameon=False, fontsize=8)
 viz.picture(figure, alt="Density of the sampler before: three bumps, little in the accepted strip. After: one narrow "
-            "spike inside the strip. On a leash: most within the strip, the rest where it was.")  # fmt: skip
+            "spike inside the strip. On a leash: more in the strip, and the old bumps beside it.")  # fmt: skip
 
 # %%
 stream, spread_of, share_of = torch.Generator().manual_seed(1000 + seed()), {}, {}
