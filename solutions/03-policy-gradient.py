@@ -794,8 +794,9 @@ for name, parts in samplers.items():
 # It works, with the loss that balanced the pole. And it works *too well*: nearly every sample is accepted, and they are
 # nearly all the same. The critic said what it wanted and got nothing else. A generator that draws one good picture
 # for ever is worth little; so samples that have become much likelier than they were can be made to pay for it. Then
-# the sampler keeps its other bumps. The dotted line is the best that any sampler could do with this price. Where it
-# comes from, chapter 05 derives: it is the compass of everything after.
+# the sampler keeps its other bumps. The dotted line is the best that any sampler could do at this price; three bumps
+# cannot draw its sharp edges, but they come near. Where it comes from, chapter 05 derives: it is the compass of
+# everything after.
 #
 # ## What to take away
 #

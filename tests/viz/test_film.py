@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from browser import chromium
 from PIL import Image, ImageSequence
 
 from pixelpolicy import viz
@@ -48,6 +49,22 @@ def test_the_still_is_the_last_frame_and_serves_who_wants_less_motion():
     page = film._repr_mimebundle_()
     assert 'alt="a &quot;red&quot; bar"' in page["text/html"] and "prefers-reduced-motion" in page["text/html"]
     assert page["text/plain"] == 'a "red" bar'
+
+
+@pytest.mark.slow
+def test_a_browser_plays_the_film_and_shows_the_still_to_who_wants_less_motion():
+    film = viz.film(bar(5), alt="a bar")
+    with chromium() as browser:
+        for motion, kind in (("no-preference", "image/gif"), ("reduce", "image/png")):
+            page = browser.new_page(reduced_motion=motion)
+            page.set_content(film._repr_mimebundle_()["text/html"])
+            shown = page.get_by_alt_text("a bar")
+            assert shown.evaluate("image => image.currentSrc").startswith(f"data:{kind};base64,")
+            assert shown.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [
+                40,
+                20,
+            ]
+            page.close()
 
 
 def test_shrinking_averages():
