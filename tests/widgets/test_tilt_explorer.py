@@ -107,7 +107,7 @@ def test_what_stands_on_the_page_is_the_state(stand):
 
 def test_gold_rises_with_gold_and_falls_in_the_end_with_the_proxy(stand):
     """Over-optimisation in its smallest form, with the bump that is there by default, whichever way gold points."""
-    for slope in (0.4, -0.4, 1.0):
+    for slope in (0.4, -0.4, -1.0, 1.0):
         widget = explorer(slope=slope)
         betas = np.geomspace(10, 0.1, 60)
         for proxy in (False, True):
@@ -126,6 +126,35 @@ def test_gold_rises_with_gold_and_falls_in_the_end_with_the_proxy(stand):
     said = status(page)
     assert "The reward is the proxy" in said and "beyond it gold falls" in said
     assert float(said.split("near beta ")[1].split(",")[0]) == pytest.approx(best, rel=0.1)
+    assert "rises again" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "said"),
+    [
+        ({"slope": 0.0}, [], "Gold stays as it is."),
+        ({"bump": (20.0, -2.0, 0.5), "proxy": True}, [-1], "Gold falls from the start."),
+        (
+            {"bump": (6.0, -2.0, 0.7), "slope": 1.0, "proxy": True},
+            [-1, 1],
+            "Gold falls from the start before it rises again.",
+        ),
+        ({"bump": (4.2, -3.75, 0.28), "proxy": True}, [1, -1], "beyond it gold falls."),
+        (
+            {"bump": (9.0, 4.0, 0.24), "slope": -1.0, "proxy": True},
+            [1, -1, 1],
+            "beyond it gold falls before it rises again.",
+        ),
+        ({"bump": (2.0, 6.0, 0.5), "proxy": True}, [1], "Gold rises all the way."),
+    ],
+)
+def test_what_becomes_of_gold_is_said_as_it_is(stand, words, expected, said):
+    widget = explorer(**words)
+    gold = [exact(state_of(widget, beta=beta))["gold"].item() for beta in np.geomspace(10, 0.1, 121)]
+    turns = [sign for sign in np.sign(np.diff(gold)) if sign]
+    ways = [way for i, way in enumerate(turns) if i == 0 or way != turns[i - 1]]
+    assert ways == expected
+    assert status(stand(widget)).endswith(said)
 
 
 def test_words_follow_the_state_and_say_only_what_changed(stand):

@@ -129,12 +129,17 @@ function render({ model, el }) {
     ["E[gold] of the base", () => base.gold],
   ]);
 
-  // Where gold is best on the way, in words.
+  // What becomes of gold on the way, in words.
   function summit() {
     const points = road(now.proxy);
-    const best = points.reduce((a, b, i) => (b.gold > points[a].gold ? i : a), 0);
-    if (best === points.length - 1) return "Gold rises all the way.";
-    return `Gold is highest, ${written(points[best].gold)}, near beta ${brief(10 ** decades[best])}, KL ${written(points[best].kl)}; beyond it gold falls.`;
+    const golds = points.map((f) => f.gold);
+    if (Math.max(...golds) - Math.min(...golds) < 1e-9) return "Gold stays as it is.";
+    const fall = golds.findIndex((gold, i) => i + 1 < golds.length && golds[i + 1] < gold);
+    if (fall < 0) return "Gold rises all the way.";
+    const again = golds[golds.length - 1] > Math.min(...golds.slice(fall)) + 1e-3 ? " before it rises again" : "";
+    if (fall === 0) return `Gold falls from the start${again}.`;
+    const { gold, kl } = points[fall];
+    return `Gold comes to ${written(gold)} near beta ${brief(10 ** decades[fall])}, KL ${written(kl)}; beyond it gold falls${again}.`;
   }
 
   return view.live(traits, () => {

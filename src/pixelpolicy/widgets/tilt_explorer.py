@@ -13,6 +13,8 @@ from pixelpolicy.widgets.explorer import assets, described, numbers, within
 LIMITS = {"beta": (0.1, 10.0, 0.05)}
 POINTS = 601
 REACH = 4.5  # standard deviations of the base, and of the optimum at the least beta, that the grid holds
+THIN = 2.5  # standard deviations from the mean of its component to where the default bump stands
+SPARE = 5  # nats by which that bump wins at the least beta
 STEEPEST = 20  # standard deviations that a mean may move at the least beta
 
 
@@ -112,9 +114,14 @@ def _window(parts: dict[str, list[float]], slope: float) -> tuple[float, float]:
 
 
 def _bump(parts: dict[str, list[float]], slope: float) -> list[float]:
-    """Where gold pays least and the base is thin, half as high again as what gold pays from there to the best mean."""
-    sign = -1 if slope < 0 else 1
+    """Where gold pays least and the base is thin; worth more than all that gold pays, at the least beta too."""
+    sign, beta = -1 if slope < 0 else 1, LIMITS["beta"][0]
     mean, std = min(zip(parts["means"], parts["stds"], strict=True), key=lambda part: sign * part[0])
-    centre = mean - sign * 2.5 * std
+    centre = mean - sign * THIN * std
     best = max(parts["means"], key=lambda other: sign * other)
-    return [1.5 * abs(slope * (best - centre)) or 1.0, centre, 0.4 * std]
+    # nats that the best component gains from gold, and those that the base lacks at the bump (of its own component)
+    gain = max(
+        slope * m / beta + (slope * s / beta) ** 2 / 2 for m, s in zip(parts["means"], parts["stds"], strict=True)
+    )
+    least = beta * (gain + THIN**2 / 2 + SPARE) - slope * centre
+    return [max(1.5 * abs(slope * (best - centre)), least), centre, 0.4 * std]
