@@ -119,14 +119,15 @@ def clip(clip_range: float = 0.2) -> viz.Picture:
 
 def pendulum() -> viz.Picture:
     """What an actor and its critic have learnt about a pendulum, over all its states, with one episode."""
-    trained = ppo.train("Pendulum-v1", ppo.PENDULUM, seed=SEED)
+    config = replace(ppo.PENDULUM, copies=32, minibatches=8, iterations=100)
+    trained = ppo.train("Pendulum-v1", config, seed=SEED)
     earned = control.evaluate(trained.policy.greedy, "Pendulum-v1", seed=1000)
     angles, speeds = torch.linspace(-math.pi, math.pi, 161), torch.linspace(-8, 8, 121)
     angle, speed = torch.meshgrid(angles, speeds, indexing="xy")
     states = torch.stack([angle.cos(), angle.sin(), speed], -1).reshape(-1, 3)
     with torch.no_grad():
         torque = trained.policy.greedy(states).clamp(-2, 2).view(angle.shape)
-        value = (trained.critic(states) / ppo.PENDULUM.reward_scale).view(angle.shape)
+        value = (trained.critic(states) / config.reward_scale).view(angle.shape)
     player = control.Collector(control.make("Pendulum-v1", 1), seed=4)
     lived = player.collect(lambda o: (trained.policy.greedy(o), torch.zeros(len(o))), 199).observations[:, 0]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
