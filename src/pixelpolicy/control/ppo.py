@@ -54,8 +54,8 @@ class PPOConfig:
 
 CARTPOLE = PPOConfig()
 PENDULUM = PPOConfig(
-    copies=16, steps=64, iterations=100, learning_rate=2e-3, discount=0.95, lam=0.9, reward_scale=0.05,
-    observation_scale=(0.5, 0.5, 4.0),
+    copies=16, steps=64, iterations=120, learning_rate=2e-3, discount=0.95, lam=0.95, reward_scale=0.05,
+    observation_scale=(1.0, 1.0, 8.0),
 )  # fmt: skip
 
 
