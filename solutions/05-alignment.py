@@ -716,7 +716,7 @@ check("5.7", frontier)
 
 # %% [markdown]
 # The mixture again, with a gold reward that is no straight line: *more, up to a point*. The proxy is a sum of bumps all
-# along the line, flexible enough to be right. We fit 16 such proxies to 30 comparisons each, 16 to 100, 16 to 30,000.
+# along the line, flexible enough to be right. We fit 16 such proxies to 100 comparisons each, 16 to 300, 16 to 30,000.
 
 # %%
 HUMPS = torch.arange(-4, 6.5, dtype=torch.float64)
@@ -730,7 +730,7 @@ def humps(x: Tensor) -> Float[Tensor, "... humps"]:
 judged = replace(WORLDS["mixture"], reward=lambda x: x - 0.3 * x**2, features=humps)
 outcomes, p = judged.reference.outcomes(), masses(judged.reference)
 gold, betas = judged.reward(outcomes), torch.logspace(1.5, -1.5, 100, dtype=torch.float64)
-COUNTS, PROXIES = (30, 100, 30_000), choose(smoke=2, cpu=16, gpu=16)
+COUNTS, PROXIES = (100, 300, 30_000), choose(smoke=2, cpu=16, gpu=16)
 
 # %%
 fitted, walks = {}, {}
@@ -765,7 +765,7 @@ viz.picture(figure, alt="Left, proxies agree with gold where samples are and str
 # first every step is a gain, for near the reference even a poor proxy points the right way. Then gold turns: the policy
 # has found the places that the proxy overrates, *because* nobody was asked about them. Gao and colleagues (2022)
 # measured this shape, gold against the square root of the KL, with language models. More comparisons move the peak up
-# and out.
+# and out, and with enough of them there is none.
 #
 # Tables do not train. Does a policy walk that way too? Here is RLHF with 100 comparisons, next to no leash, and a proxy
 # that can only say *more is better*. Each iteration is a point on the way.
