@@ -752,10 +752,12 @@ for proxy in fitted[100][:10]:
 left.plot(outcomes, gold, color="#777777", linestyle="--", label="gold")
 left.set(title="proxies from 100 comparisons", xlabel="number", ylabel="reward", xlim=(-5, 6.5), ylim=(-12, 8))
 left.legend(frameon=False, fontsize=7)
+
+# %%
 for colour, (count, (distance, value)) in zip(OTHERS, walks.items(), strict=False):
     right.plot(distance.sqrt(), value, color=colour, label=f"{count:,} comparisons")
     right.plot(distance[value.argmax()].sqrt(), value.max(), "o", color=colour)
-right.set(title="what optimising them earns", xlabel="square root of the KL", ylabel="gold, mean of 16 proxies")
+right.set(title="what optimising them earns", xlabel="square root of the KL", ylabel=f"gold, mean of {PROXIES} proxies")
 right.legend(frameon=False, fontsize=7)
 viz.picture(figure, alt="Left, proxies agree with gold where samples are and stray beyond. Right, gold against "
             "distance: with few comparisons it rises, turns and falls; with 30,000 it rises and stays.")  # fmt: skip
