@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pixelpolicy.control.environments import action_count, action_size, observation_size
+from pixelpolicy.errors import ControlError
 from pixelpolicy.rl import categorical_log_prob, gaussian_log_prob
 
 
@@ -31,6 +32,19 @@ def mlp(*sizes: int, last_gain: float = 1.0, stream: torch.Generator | None = No
         nn.init.zeros_(linear.bias)
         layers += [linear] if last else [linear, nn.Tanh()]
     return nn.Sequential(*layers)
+
+
+class Scaled(nn.Module):
+    """Divides observations by ``scale``, so that a speed of 8 does not drown a cosine."""
+
+    def __init__(self, scale: tuple[float, ...], size: int):
+        super().__init__()
+        if len(scale) != size:
+            raise ControlError(f"observation_scale has {len(scale)} numbers, an observation {size}; give one each")
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, observations: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch size"]:
+        return observations / self.scale
 
 
 class CategoricalPolicy(nn.Module):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelpolicy.control.environments import make, observation_size
-from pixelpolicy.control.networks import CategoricalPolicy, GaussianPolicy, mlp, policy_for
+from pixelpolicy.control.networks import CategoricalPolicy, GaussianPolicy, Scaled, mlp, policy_for
 from pixelpolicy.control.trajectory import Collector, advantages
 from pixelpolicy.errors import ControlError, TrainingError
 from pixelpolicy.rl import clip_fraction, clipped_surrogate, gae
@@ -57,19 +57,6 @@ PENDULUM = PPOConfig(
     copies=16, steps=64, iterations=120, learning_rate=2e-3, discount=0.95, lam=0.95, reward_scale=0.05,
     observation_scale=(1.0, 1.0, 8.0),
 )  # fmt: skip
-
-
-class Scaled(nn.Module):
-    """Divides observations by ``scale``, so that a speed of 8 does not drown a cosine."""
-
-    def __init__(self, scale: tuple[float, ...], size: int):
-        super().__init__()
-        if len(scale) != size:
-            raise ControlError(f"observation_scale has {len(scale)} numbers, an observation {size}; give one each")
-        self.register_buffer("scale", torch.tensor(scale))
-
-    def forward(self, observations: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch size"]:
-        return observations / self.scale
 
 
 @dataclass
@@ -172,14 +159,9 @@ class PPO:
 
 
 def train(
-    name: str,
-    config: PPOConfig = CARTPOLE,
-    *,
-    seed: int,
-    loss: Callable[..., Tensor] = clipped_surrogate,
-    estimator: Callable[..., Tensor] = gae,
+    name: str, config: PPOConfig = CARTPOLE, *, seed: int, loss=clipped_surrogate, estimator=gae,
     report: Callable[[dict[str, float]], None] | None = None,
-) -> PPOResult:
+) -> PPOResult:  # fmt: skip
     """Train on the environment ``name``; ``report`` gets the figures of each iteration. Raises what `PPO` raises."""
     envs = make(name, config.copies)
     ppo = PPO(envs, config, seed=seed, loss=loss, estimator=estimator)
