@@ -119,7 +119,8 @@ def clip(clip_range: float = 0.2) -> viz.Picture:
 
 def pendulum() -> viz.Picture:
     """What an actor and its critic have learnt about a pendulum, over all its states, with one episode."""
-    config = replace(ppo.PENDULUM, copies=32, minibatches=8, iterations=100)
+    more = {"copies": 32, "minibatches": 8, "iterations": 100, "lam": 0.9, "observation_scale": (0.5, 0.5, 4.0)}
+    config = replace(ppo.PENDULUM, **more)
     trained = ppo.train("Pendulum-v1", config, seed=SEED)
     earned = control.evaluate(trained.policy.greedy, "Pendulum-v1", seed=1000)
     angles, speeds = torch.linspace(-math.pi, math.pi, 161), torch.linspace(-8, 8, 121)

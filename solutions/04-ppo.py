@@ -416,8 +416,8 @@ for name, ends in endings.items():
 
 # %% [markdown] goal="4.4"
 # Take the mean off, divide by the standard deviation (the population's: divide by $n$), with $10^{-8}$ added to it,
-# over *all* numbers of the batch. Then half of the actions are pushed up, half down, whatever the units. Lab 12's
-# `group_advantages` is this very thing, done group by group.
+# over *all* numbers of the batch. Then about half of the actions are pushed up, half down, whatever the units. Lab 12's
+# `group_advantages` does the same, group by group.
 
 
 # %% exercise={"id": "4.4", "name": "normalise", "title": "Normalised advantages", "points": 1, "minutes": 5, "difficulty": 1, "forbidden": ["pixelpolicy.rl", "pixelpolicy.control"]}
@@ -713,7 +713,10 @@ viz.curves(
 # of every codebase: before any update the replayed ratio must be 1.
 
 # %%
-swing = replace(ppo.PENDULUM, copies=32, minibatches=8, iterations=choose(smoke=2, cpu=100, gpu=100))
+ITERATIONS = choose(smoke=2, cpu=100, gpu=100)
+swing = replace(
+    ppo.PENDULUM, copies=32, minibatches=8, iterations=ITERATIONS, lam=0.9, observation_scale=(0.5, 0.5, 4.0)
+)
 learner = ppo.PPO(control.make("Pendulum-v1", swing.copies), swing, seed=seed(), loss=clipped_surrogate, estimator=gae)
 actor = learner.policy
 actor.log_prob = lambda observations, actions: gaussian_log_prob(actions, actor.network(observations), actor.log_std)
