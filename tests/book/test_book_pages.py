@@ -188,6 +188,28 @@ def test_lab_07_shows_its_trajectory(visit, built, course_of_the_book):
     assert visit.outside == [] and visit.errors == []
 
 
+@pytest.mark.parametrize("number, kind", [(1, "gridworld"), (4, "clip"), (5, "tilt")])
+def test_the_widgets_of_part_one_live_on_their_pages(visit, built, number, kind):
+    """Without a kernel: each of its sliders moves by a key, is announced, and redraws what is seen."""
+    (found,) = (built.html / "labs").glob(f"{number:02d}-*.html")
+    page = visit(f"labs/{found.name}")
+    widget = page.locator(f".pixelpolicy-{kind}, .pixelpolicy-{kind}-root").first
+    widget.wait_for()
+    sliders = widget.get_by_role("slider")
+    assert sliders.count() >= 1
+    drawn, redrawn = "node => [...node.querySelectorAll('svg, [role=grid]')].map((n) => n.innerHTML).join()", 0
+    for slider in sliders.all():
+        before, value = widget.evaluate(drawn), slider.get_attribute("aria-valuetext")
+        slider.press("ArrowLeft")
+        if slider.get_attribute("aria-valuetext") == value:
+            slider.press("ArrowRight")
+        assert slider.get_attribute("aria-valuetext") != value
+        redrawn += widget.evaluate(drawn) != before
+    assert redrawn >= max(1, sliders.count() - 1)  # the gridworld's next prize is not drawn before it is placed
+    assert widget.get_by_role("status").first.inner_text().strip()
+    assert visit.outside == [] and visit.errors == []
+
+
 def test_tables_that_cells_show_are_tables(built):
     """Where a lab has been executed; a table in Markdown would else stand there as its source."""
     for page in (built.html / "labs").glob("*.html"):

@@ -173,10 +173,10 @@ def test_results_are_medians_of_the_records(tmp_path):
     records(tmp_path, "algorithms", method)
     rows = overview(tmp_path).splitlines()[2:]
     assert rows == [
-        "| lab 12, as a student runs it | 3 | accuracy | 0.500 | 0.800 (0.700 to 0.900) | 2 |",
-        "| lab 12, as a student runs it | 3 | diversity | 0.250 | 0.500 | 2 |",
-        "| algorithms, ddpo | 1 | accuracy | 0.500 | 0.600 | 2 |",
-        "| algorithms, dpo | 1 | accuracy | 0.500 | 0.600 | 2 |",
+        "| lab 12, as a student runs it | 3 | accuracy | 0.500 | 0.800 (0.700 to 0.900) | 2.0 |",
+        "| lab 12, as a student runs it | 3 | diversity | 0.250 | 0.500 | 2.0 |",
+        "| algorithms, ddpo | 1 | accuracy | 0.500 | 0.600 | 2.0 |",
+        "| algorithms, dpo | 1 | accuracy | 0.500 | 0.600 | 2.0 |",
     ]
     page = results_page(tmp_path)
     assert "## Lab 12, as a student runs it" in page and "Seeds 0, 1, 2; profile `cpu`" in page

@@ -10,7 +10,13 @@ from typing import Any
 
 from pixelpolicy.course.results import read_benchmark
 
-HEADLINES = {"accuracy": "accuracy", "accuracy_held_out": "accuracy, held-out prompts", "diversity": "diversity"}
+HEADLINES = {
+    "cartpole_greedy_return": "greedy return on CartPole, of 500",
+    "pendulum_greedy_return": "greedy return on Pendulum",
+    "accuracy": "accuracy",
+    "accuracy_held_out": "accuracy, held-out prompts",
+    "diversity": "diversity",
+}
 LABELS = HEADLINES | {
     "best_of_n": "accuracy, base, best of",
     "dense": "dense reward",
@@ -20,7 +26,8 @@ LABELS = HEADLINES | {
 INTRODUCTION = """# Results
 
 Every number here is read from a record in `benchmarks/`; nothing is typed in. A cell gives the median over the seeds
-and, in brackets, the lowest and the highest. **Accuracy** is the share of pictures for fixed prompts and seeds that
+and, in brackets, the lowest and the highest. **Greedy return** is the mean over 100 episodes in which the policy takes its
+likeliest action, without exploring. **Accuracy** is the share of pictures for fixed prompts and seeds that
 the strict verifier accepts. **Held-out** prompts were not trained on. **Diversity** is how differently accepted
 pictures of one prompt place and size their objects. **Best of N** is the untouched base, drawing N pictures and
 keeping the best: what the same picture costs without training. No GPU has timed anything here.
@@ -31,11 +38,11 @@ def overview(root: Path) -> str:
     """One row for each headline metric of each benchmark, as a Markdown table."""
     lines = ["| run | seeds | measured | before | after | CPU minutes |", "|---|---|---|---|---|---|"]
     for heading, runs in _groups(root):
-        minutes = _spread([run["cpu_seconds"] / 60 for run in runs], "{:.0f}")
+        minutes = _spread([run["cpu_seconds"] / 60 for run in runs], "{:.1f}")
         for key, label in HEADLINES.items():
             before, after = _values(runs, key, "before"), _values(runs, key, "after")
             if before and after:
-                cells = heading, len(runs), label, _spread(before, "{:.3f}"), _spread(after, "{:.3f}"), minutes
+                cells = heading, len(runs), label, _numbers(before), _numbers(after), minutes
                 lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -70,8 +77,8 @@ def _groups(root: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def _conditions(runs: list[dict[str, Any]]) -> str:
     """Under what the records were made, in a sentence or two."""
     seeds = ", ".join(str(run["seed"]) for run in runs)
-    wall = _spread([run["seconds"] / 60 for run in runs], "{:.0f}")
-    cpu = _spread([run["cpu_seconds"] / 60 for run in runs], "{:.0f}")
+    wall = _spread([run["seconds"] / 60 for run in runs], "{:.1f}")
+    cpu = _spread([run["cpu_seconds"] / 60 for run in runs], "{:.1f}")
     threads = " or ".join(str(count) for count in sorted({run["threads"] for run in runs}))
     versions = sorted({f"{package} {version}" for run in runs for package, version in run["packages"].items()})
     dates = " to ".join(sorted({min(run["date"] for run in runs), max(run["date"] for run in runs)}))
