@@ -18,6 +18,7 @@ def cliff(seed: int = 0, episodes: int = 500) -> viz.Picture:
     learnt = {"Q-learning": td.q_learning(name, config, seed=seed), "SARSA": td.sarsa(name, config, seed=seed)}
     figure = Figure(figsize=(9.5, 3.2))
     map_axis, axis = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    figure.subplots_adjust(wspace=0.3)
     map_axis.imshow([[1.0] * 12] * 3 + [[1.0] + [0.45] * 10 + [1.0]], cmap="gray", vmin=0, vmax=1)
     map_axis.set(xticks=[], yticks=[])
     map_axis.text(5.5, 3, "cliff: -100", ha="center", va="center", color="white")

@@ -28,14 +28,15 @@ class DQNConfig:
     envs: int = 16
     iterations: int = 60
     steps: int = 16  # of each environment, an iteration
-    updates: int = 128  # an iteration; after them the target network takes the weights of the other
-    batch: int = 64
+    updates: int = 128  # an iteration
+    target_every: int = 32  # updates, after which the target network takes the weights of the other
+    batch: int = 128
     warm_up: int = 1_000  # transitions before the first update
     capacity: int = 50_000
-    ahead: int = 5  # rewards that are summed before the network guesses the rest
-    discount: float = 0.99
-    learning_rate: float = 2e-3  # falls linearly to a tenth
-    epsilon: tuple[float, float] = (1.0, 0.05)  # from, to; there after a fifth of the iterations
+    ahead: int = 1  # rewards that are summed before the network guesses the rest
+    discount: float = 0.97
+    learning_rate: float = 1e-3  # falls linearly to a tenth
+    epsilon: tuple[float, float] = (1.0, 0.05)  # from, to; there after half of the iterations
     validate_every: int = 2  # iterations
     validation_episodes: int = 50
     enough: float = 499.0  # mean return in validation at which training stops
@@ -111,19 +112,20 @@ def train(
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     collector, log = Collector(envs, seed=seed), []
     for iteration in range(1, config.iterations + 1):
-        share = iteration / config.iterations
-        epsilon = _between(config.epsilon, 5 * share)
+        share = (iteration - 1) / config.iterations
+        epsilon = _between(config.epsilon, 2 * share)
         optimiser.param_groups[0]["lr"] = config.learning_rate * _between((1.0, 0.1), share)
         replay.add(collector.collect(_acting(network, explore, epsilon, stream), config.steps))
         if len(replay) < config.warm_up:
             continue
-        for _ in range(config.updates):
+        for update in range(config.updates):
+            if update % config.target_every == 0:
+                target.load_state_dict(network.state_dict())
             loss, values = _loss(network, target, replay.sample(config.batch), targets)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 10.0)
             optimiser.step()
-        target.load_state_dict(network.state_dict())
         if iteration % config.validate_every and iteration < config.iterations:
             continue
         greedy = DQNResult(network, log).greedy
@@ -132,7 +134,7 @@ def train(
         log.append({"steps": steps, "return": score, "value": values.mean().item(), "loss": loss.item()})
         if report:
             report(log[-1])
-        if score > best_return:
+        if score >= best_return:
             best, best_return = copy.deepcopy(network), score
         if score >= config.enough:
             break
