@@ -766,8 +766,8 @@ viz.picture(figure, alt="Left, proxies agree with gold where samples are and str
 # On the left, the proxies agree where the samples are, and stray where there are few. On the right, what that does. At
 # first every step is a gain, for near the reference even a poor proxy points the right way. Then gold turns: the policy
 # has found the places that the proxy overrates, *because* nobody was asked about them. Gao and colleagues (2022)
-# measured this shape, gold against the square root of the KL, with language models. More comparisons raise the peak
-# and soften the fall; with enough of them there is none.
+# measured this shape, gold against the square root of the KL, with language models. More comparisons soften the
+# fall; with enough of them there is none.
 #
 # Tables do not train. Does a policy walk that way too? Here is RLHF with 100 comparisons, next to no leash, and a proxy
 # that can only say *more is better*. Each iteration is a point on the way.
