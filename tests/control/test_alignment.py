@@ -1,5 +1,6 @@
 """Small policies against enumeration and integration; each way of aligning against the closed form."""
 
+import inspect
 import math
 from dataclasses import replace
 from functools import partial
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
+from pixelpolicy import rl
 from pixelpolicy.control.alignment import (
     AlignmentConfig,
     by_preferences,
@@ -159,6 +161,16 @@ def test_the_functions_given_are_the_ones_that_train():
     values = [(masses(policy) * here.reward(policy.outcomes())).sum() for policy in (worse, here.reference, better)]
     assert values[0] < values[1] < values[2] and calls == [0.2] * 20
     assert [row["iteration"] for row in seen] == list(range(1, 21)) and seen[-1]["reward"] < seen[0]["reward"]
+
+
+def test_the_losses_are_those_of_rl():
+    """The very objects that the generator labs import."""
+    defaults = {
+        (function, name): inspect.signature(function).parameters[name].default
+        for function, name in ((fit_reward, "loss"), (by_preferences, "loss"), (by_reward, "loss"))
+    }
+    assert list(defaults.values()) == [rl.bradley_terry_loss, rl.dpo_loss, rl.clipped_surrogate]
+    assert inspect.signature(by_reward).parameters["advantages"].default.func is rl.group_advantages
 
 
 def test_a_run_can_be_repeated():
