@@ -388,7 +388,7 @@ def draw_cliff(axis, path: list[int], q: Tensor | None = None, title: str = "") 
 
 
 # %% [markdown] goal="2.4"
-# **Q-learning** (Watkins, 1989): after each step, move the entry of the move you made a part of the way towards the
+# **Q-learning** (Watkins and Dayan, 1992): after each step, move the entry of the move you made a part of the way towards the
 # reward plus the discounted **best** entry of the next row,
 #
 # $$Q(s,a) \leftarrow Q(s,a) + \alpha\,\big[r + \gamma \max_{a'} Q(s',a') - Q(s,a)\big],$$
