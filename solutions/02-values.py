@@ -817,7 +817,7 @@ record = write_record(
         "sarsa_path_return": careful_return,
         "online_return": {name: row[-100:].mean().item() for name, row in online.items()},
         "triad_error": {name: row[-1] for name, row in triad.items()},
-        "cartpole_return": {"before": before.mean().item(), "after": after.mean().item()},
+        "cartpole_greedy_return": {"before": before.mean().item(), "after": after.mean().item()},
         "cartpole_worst_episode": after.min().item(),
         "cartpole_steps": trained.log[-1]["steps"],
     },

@@ -7,7 +7,7 @@ from pixelpolicy import control
 from pixelpolicy.control import dqn
 from pixelpolicy.control.replay import Replay, look_ahead
 from pixelpolicy.control.trajectory import Trajectory
-from pixelpolicy.errors import ControlError
+from pixelpolicy.errors import ControlError, TrainingError
 
 YES, NO = True, False
 
@@ -123,12 +123,20 @@ def test_bad_input_is_refused():
     with pytest.raises(ControlError, match="the discount is 1.2"):
         dqn.train(config=dqn.DQNConfig(discount=1.2), seed=0)
     with pytest.raises(ControlError, match="give one each"):
-        dqn.train(config=dqn.DQNConfig(units=(1.0,)), seed=0)
+        dqn.train(config=dqn.DQNConfig(observation_scale=(1.0,)), seed=0)
     with pytest.raises(ControlError, match="chooses one of a Discrete space"):
-        dqn.train("Pendulum-v1", dqn.DQNConfig(units=(1.0, 1.0, 1.0)), seed=0)
+        dqn.train("Pendulum-v1", dqn.DQNConfig(observation_scale=(1.0, 1.0, 1.0)), seed=0)
     with pytest.raises(ControlError, match="flat Box"):
         dqn.train("CliffWalking-v1", seed=0)
     with pytest.raises(ControlError, match="give 1 at least of both"):
         Replay(0, ahead=1, discount=0.9, seed=0)
     with pytest.raises(ControlError, match="the replay is empty"):
         Replay(5, ahead=1, discount=0.9, seed=0).sample(2)
+
+
+def test_targets_that_are_no_number_end_the_training():
+    def broken(returns, *rest):
+        return returns * float("nan")
+
+    with pytest.raises(TrainingError, match="look at the targets"):
+        dqn.train(config=dqn.DQNConfig(warm_up=64), seed=0, targets=broken)

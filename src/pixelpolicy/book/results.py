@@ -26,8 +26,8 @@ LABELS = HEADLINES | {
 INTRODUCTION = """# Results
 
 Every number here is read from a record in `benchmarks/`; nothing is typed in. A cell gives the median over the seeds
-and, in brackets, the lowest and the highest. **Greedy return** is the mean over 100 episodes in which the policy takes its
-likeliest action, without exploring. **Accuracy** is the share of pictures for fixed prompts and seeds that
+and, in brackets, the lowest and the highest. **Greedy return** is the mean over 100 episodes in which the policy
+takes its likeliest action, without exploring. **Accuracy** is the share of pictures for fixed prompts and seeds that
 the strict verifier accepts. **Held-out** prompts were not trained on. **Diversity** is how differently accepted
 pictures of one prompt place and size their objects. **Best of N** is the untouched base, drawing N pictures and
 keeping the best: what the same picture costs without training. No GPU has timed anything here.

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pixelpolicy.control.environments import action_count, evaluate, make, observation_size
+from pixelpolicy.control.networks import Scaled
 from pixelpolicy.control.replay import Replay
 from pixelpolicy.control.td import epsilon_greedy
 from pixelpolicy.control.trajectory import Collector
-from pixelpolicy.errors import ControlError
+from pixelpolicy.errors import TrainingError
 
 VALIDATION_SEED = 900_000  # of episodes that choose the weights; no result is taken from them
 
@@ -23,7 +25,7 @@ VALIDATION_SEED = 900_000  # of episodes that choose the weights; no result is t
 class DQNConfig:
     """The defaults are for CartPole."""
 
-    units: tuple[float, ...] = (1.0, 1.0, 0.1, 1.0)  # what each observation is divided by: the angle is small
+    observation_scale: tuple[float, ...] = (1.0, 1.0, 0.1, 1.0)  # what observations are divided by: the angle is small
     hidden: tuple[int, ...] = (128, 128)
     envs: int = 16
     iterations: int = 60
@@ -54,21 +56,16 @@ class DQNResult:
         return self.network(observations).argmax(-1)
 
 
-class QNetwork(nn.Module):
-    """Observations, each in its unit, to one value an action."""
-
-    def __init__(self, units: tuple[float, ...], hidden: tuple[int, ...], actions: int, *, stream: torch.Generator):
-        super().__init__()
-        self.register_buffer("units", torch.tensor(units))
-        layers: list[nn.Module] = []
-        for size, following in zip((len(units), *hidden), (*hidden, actions), strict=True):
-            layers += [nn.Linear(size, following), nn.ReLU()]
-            for parameter in layers[-2].parameters():
-                nn.init.uniform_(parameter, -(size**-0.5), size**-0.5, generator=stream)
-        self.layers = nn.Sequential(*layers[:-1])
-
-    def forward(self, observations: Float[Tensor, "batch size"]) -> Float[Tensor, "batch actions"]:
-        return self.layers(observations / self.units)
+def q_network(
+    scale: tuple[float, ...], hidden: tuple[int, ...], envs: VectorEnv, stream: torch.Generator
+) -> nn.Sequential:
+    """Observations, divided by ``scale``, to one value an action; weights uniform, as wide as the inputs allow."""
+    size, layers = observation_size(envs), []
+    for inputs, outputs in zip((size, *hidden), (*hidden, action_count(envs)), strict=True):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        for parameter in layers[-2].parameters():
+            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=stream)
+    return nn.Sequential(Scaled(scale, size), *layers[:-1])
 
 
 def dqn_targets(
@@ -99,15 +96,13 @@ def train(
 ) -> DQNResult:
     """Learn action values; ``targets`` says what they should be, ``explore`` gives the probability of each action.
 
-    Raises `ControlError` for spaces other than a flat Box and Discrete actions, units that do not fit them, or a
-    discount outside [0, 1].
+    Raises `ControlError` for spaces other than a flat Box and Discrete actions, a scale that does not fit them, or a
+    discount outside [0, 1], and `TrainingError` for a gradient that is not finite.
     """
     config = config or DQNConfig()
     replay = Replay(config.capacity, ahead=config.ahead, discount=config.discount, seed=seed)
     envs, stream = make(name, config.envs), torch.Generator().manual_seed(seed)
-    if len(config.units) != observation_size(envs):
-        raise ControlError(f"{name} has {observation_size(envs)} observations; units are {config.units}: give one each")
-    network = QNetwork(config.units, config.hidden, action_count(envs), stream=stream)
+    network = q_network(config.observation_scale, config.hidden, envs, stream)
     target, best, best_return = copy.deepcopy(network), network, -float("inf")
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     collector, log = Collector(envs, seed=seed), []
@@ -124,7 +119,9 @@ def train(
             loss, values = _loss(network, target, replay.sample(config.batch), targets)
             optimiser.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+            norm = nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+            if not norm.isfinite():
+                raise TrainingError(f"the gradient of iteration {iteration} is {norm}; look at the targets given to it")
             optimiser.step()
         if iteration % config.validate_every and iteration < config.iterations:
             continue

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pixelpolicy.control.environments import evaluate, make
+from pixelpolicy.control.mdp import check_discount
 from pixelpolicy.control.networks import CategoricalPolicy, GaussianPolicy, policy_for
 from pixelpolicy.control.trajectory import Collector
 from pixelpolicy.errors import ControlError, TrainingError
@@ -43,8 +44,7 @@ class ReinforceConfig:
                 raise ControlError(f"{name} is {getattr(self, name)}; give 1 at least")
         if self.episodes < 2:
             raise ControlError("a single episode has no others to be compared with; give 2 at least")
-        if not 0 <= self.discount <= 1:
-            raise ControlError(f"discount is {self.discount}; give a number from 0 to 1, such as 0.99")
+        check_discount(self.discount)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pixelpolicy.control.td import check_discount
+from pixelpolicy.control.mdp import check_discount
 from pixelpolicy.control.trajectory import Trajectory
 from pixelpolicy.errors import ControlError
 

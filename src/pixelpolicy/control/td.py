@@ -11,6 +11,7 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pixelpolicy.control.mdp import check_discount
 from pixelpolicy.errors import ControlError, RewardError
 
 Episode = tuple[Int[Tensor, "time"], Float[Tensor, "time"]]  # states, and the reward that followed each
@@ -31,12 +32,6 @@ class TableResult:
 
     q: Float[Tensor, "states actions"]
     returns: Float[Tensor, "episodes"]
-
-
-def check_discount(discount: float) -> None:
-    """Raise `ControlError` for a discount outside [0, 1]."""
-    if not 0 <= discount <= 1:
-        raise ControlError(f"the discount is {discount}; give a number from 0 (only now) to 1 (all of the future)")
 
 
 def monte_carlo(episodes: Sequence[Episode], states: int, discount: float) -> Float[Tensor, "states"]:
