@@ -2,7 +2,7 @@
 
 Three ways to the same end, each with its own settings, one thread each, in turns:
 
-- ours: `control.ppo` with its `STEADY_CARTPOLE` settings, on Gymnasium's batched CartPole.
+- ours: `control.ppo` with its `CARTPOLE` settings, on Gymnasium's batched CartPole.
 - sb3: stable-baselines3 with the settings that rl-baselines3-zoo publishes for CartPole-v1 (hyperparams/ppo.yml): 8
   copies in a DummyVecEnv, 32 steps, batches of 256, 20 epochs, GAE lambda 0.8, discount 0.98, no entropy bonus,
   learning rate 1e-3 and clip range 0.2, both falling to 0 over 100,000 steps.
@@ -79,8 +79,8 @@ class Judge:
 
 
 def ours(seed: int, judge: Judge) -> None:
-    envs = control.make(ENVIRONMENT, ppo.STEADY_CARTPOLE.copies)
-    agent = ppo.PPO(envs, ppo.STEADY_CARTPOLE, seed=seed)
+    envs = control.make(ENVIRONMENT, ppo.CARTPOLE.copies)
+    agent = ppo.PPO(envs, ppo.CARTPOLE, seed=seed)
     while not judge.over(agent.steps, agent.policy.greedy):
         agent.iteration()
 
@@ -218,7 +218,7 @@ def loop(seed: int, judge: Judge, args: Args = Args()) -> None:  # noqa: B008
 
 WAYS = {"ours": ours, "sb3": sb3, "loop": loop}
 MOST_STEPS = {
-    "ours": ppo.STEADY_CARTPOLE.iterations * ppo.STEADY_CARTPOLE.copies * ppo.STEADY_CARTPOLE.steps,
+    "ours": ppo.CARTPOLE.iterations * ppo.CARTPOLE.copies * ppo.CARTPOLE.steps,
     "sb3": SB3_STEPS,
     "loop": Args.total_timesteps // 512 * 512,
 }

@@ -43,7 +43,7 @@ def squeeze(learner: ppo.PPO, batch: dict[str, Tensor], loss: Callable, steps: i
 
 def one_batch(steps: int = 90, every: int = 10, batches: int = 4) -> viz.Picture:
     """Batches of a half-trained actor, each climbed alone, by the clipped loss and by the bare promise."""
-    config = replace(ppo.CARTPOLE, iterations=15, anneal=False)
+    config = replace(ppo.PPOConfig(), iterations=15, anneal=False)
     learner = ppo.PPO(control.make("CartPole-v1", config.copies), config, seed=SEED)
     for _ in range(config.iterations):
         learner.iteration()

@@ -339,7 +339,7 @@ check("4.3", clipped_surrogate)
 # questions. What does the batch promise? And what does the actor really earn?
 
 # %%
-short = replace(ppo.CARTPOLE, iterations=choose(smoke=2, cpu=15, gpu=15), anneal=False)
+short = replace(ppo.PPOConfig(), iterations=choose(smoke=2, cpu=15, gpu=15), anneal=False)
 envs = control.make("CartPole-v1", short.copies)
 half_trained = ppo.PPO(envs, short, seed=seed(), loss=clipped_surrogate, estimator=gae)
 for _ in range(short.iterations):
@@ -567,7 +567,7 @@ class YourPPO(ppo.PPO):
 def balance(loss: Callable = clipped_surrogate, **changes) -> tuple[ppo.PPO, list[dict[str, float]]]:
     """Train on CartPole; the learner and its figures, an iteration a row."""
     settings = {"iterations": choose(smoke=2, cpu=60, gpu=60), "entropy_weight": 0.001, "normalise_advantages": False}
-    config = replace(ppo.CARTPOLE, **(settings | changes))
+    config = replace(ppo.PPOConfig(), **(settings | changes))
     learner = YourPPO(control.make("CartPole-v1", config.copies), config, seed=seed(), loss=loss, estimator=gae)
     return learner, [learner.iteration() for _ in range(config.iterations)]
 

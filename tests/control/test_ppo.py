@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from pixelpolicy import control
 from pixelpolicy.control import CategoricalPolicy, GaussianPolicy, ppo
-from pixelpolicy.control.ppo import PENDULUM, STEADY_CARTPOLE, PPOConfig
+from pixelpolicy.control.ppo import CARTPOLE, PENDULUM, PPOConfig
 from pixelpolicy.errors import ControlError, RewardError, TrainingError
 from pixelpolicy.rl import clipped_surrogate, gae
 
@@ -211,7 +211,7 @@ def test_settings_out_of_range_are_refused(wrong):
 
 @pytest.mark.slow
 def test_cartpole_is_balanced():
-    found = ppo.train("CartPole-v1", STEADY_CARTPOLE, seed=7)
+    found = ppo.train("CartPole-v1", CARTPOLE, seed=7)
     assert control.evaluate(found.policy.greedy, "CartPole-v1", episodes=100, seed=5).mean() >= 475
 
 

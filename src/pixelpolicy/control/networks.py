@@ -47,6 +47,11 @@ class Scaled(nn.Module):
         return observations / self.scale
 
 
+def _entropy(logits: Float[Tensor, "batch choices"]) -> Float[Tensor, "batch"]:
+    log_probs = logits.log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
 class CategoricalPolicy(nn.Module):
     """Chooses one of ``actions`` by ``softmax(network(observation))``."""
 
@@ -65,8 +70,12 @@ class CategoricalPolicy(nn.Module):
 
     def entropy(self, observations: Float[Tensor, "batch size"]) -> Float[Tensor, "batch"]:
         """In nats."""
-        log_probs = self.network(observations).log_softmax(-1)
-        return -(log_probs.exp() * log_probs).sum(-1)
+        return _entropy(self.network(observations))
+
+    def log_prob_and_entropy(self, observations: Float[Tensor, "batch size"], actions: Int[Tensor, "batch"]):
+        """Both, ``[batch]`` each, for one pass through the network."""
+        logits = self.network(observations)
+        return categorical_log_prob(logits, actions), _entropy(logits)
 
     @torch.no_grad()
     def greedy(self, observations: Float[Tensor, "batch size"]) -> Int[Tensor, "batch"]:
@@ -93,6 +102,10 @@ class GaussianPolicy(nn.Module):
     def entropy(self, observations: Float[Tensor, "batch size"]) -> Float[Tensor, "batch"]:
         """In nats; of the Gaussian, not of the clipped action."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(observations))
+
+    def log_prob_and_entropy(self, observations: Float[Tensor, "batch size"], actions: Float[Tensor, "batch actions"]):
+        """Both, ``[batch]`` each."""
+        return self.log_prob(observations, actions), self.entropy(observations)
 
     @torch.no_grad()
     def greedy(self, observations: Float[Tensor, "batch size"]) -> Float[Tensor, "batch actions"]:
