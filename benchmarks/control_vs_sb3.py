@@ -247,7 +247,7 @@ def times_as_fast(runs: dict[str, list[dict[str, float]]], other: str) -> dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seeds", type=int, default=5, help="how many, counted from 0")
+    parser.add_argument("--seeds", type=int, default=10, help="how many, counted from 0")
     parser.add_argument("--out", type=Path, help="where the record goes; with --quick nowhere unless given")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -200,11 +200,12 @@ def test_the_widgets_of_part_one_live_on_their_pages(visit, built, number, kind)
     drawn, redrawn = "node => [...node.querySelectorAll('svg, [role=grid]')].map((n) => n.innerHTML).join()", 0
     for slider in sliders.all():
         before, value = widget.evaluate(drawn), slider.get_attribute("aria-valuetext")
-        slider.press("ArrowLeft")
+        slider.press("Home")
         if slider.get_attribute("aria-valuetext") == value:
-            slider.press("ArrowRight")
+            slider.press("End")
         assert slider.get_attribute("aria-valuetext") != value
         redrawn += widget.evaluate(drawn) != before
+        slider.press("End")  # at its first sweep a gridworld would show no other change
     assert redrawn >= max(1, sliders.count() - 1)  # the gridworld's next prize is not drawn before it is placed
     assert widget.get_by_role("status").first.inner_text().strip()
     assert visit.outside == [] and visit.errors == []

@@ -143,7 +143,7 @@ class PPO:
     @torch.no_grad()
     def figures(self, batch: dict[str, Float[Tensor, "batch"]]) -> dict[str, float]:
         """How far the policy moved, and ``return``: the mean of the last 100 episodes, not a number before any."""
-        log_probs = self.policy.log_prob(batch["observations"], batch["actions"])
+        log_probs, entropy = self.policy.log_prob_and_entropy(batch["observations"], batch["actions"])
         shift = log_probs - batch["log_probs"]
         last = self.collector.finished[-100:]
         return {
@@ -152,7 +152,7 @@ class PPO:
             "return": sum(last) / len(last) if last else math.nan,
             "kl": (shift.exp() - 1 - shift).mean().item(),
             "clip_fraction": clip_fraction(log_probs, batch["log_probs"], self.config.clip_range).item(),
-            "entropy": self.policy.entropy(batch["observations"]).mean().item(),
+            "entropy": entropy.mean().item(),
         }
 
 
