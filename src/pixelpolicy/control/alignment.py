@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelpolicy.control.exact import World, divergence
-from pixelpolicy.errors import RewardError
+from pixelpolicy.errors import ControlError, RewardError
 from pixelpolicy.rl import bradley_terry_loss, clipped_surrogate, dpo_loss, group_advantages, reward_weights
 
 Reward = Callable[[Tensor], Float[Tensor, "batch"]]
@@ -38,9 +38,9 @@ class AlignmentConfig:
 
     def __post_init__(self):
         if self.leash not in ("reward", "loss"):
-            raise ValueError(f"unknown leash '{self.leash}'; choose reward, loss")
+            raise ControlError(f"unknown leash '{self.leash}'; choose reward, loss")
         if min(self.iterations, self.batch, self.group_size, self.passes) < 1 or self.batch % self.group_size:
-            raise ValueError(f"{self}: all counts must be positive, and the batch a number of whole groups")
+            raise ControlError(f"{self}: all counts must be positive, and the batch a number of whole groups")
 
 
 def compare(world: World, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

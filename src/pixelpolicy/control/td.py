@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pixelpolicy.control.mdp import check_discount
 from pixelpolicy.errors import ControlError, RewardError
+from pixelpolicy.rl import discounted_returns
 
 Episode = tuple[Int[Tensor, "time"], Float[Tensor, "time"]]  # states, and the reward that followed each
 
@@ -39,11 +40,9 @@ def monte_carlo(episodes: Sequence[Episode], states: int, discount: float) -> Fl
     check_discount(discount)
     totals, visits = torch.zeros(states, dtype=torch.float64), torch.zeros(states, dtype=torch.float64)
     for visited, rewards in episodes:
-        following = 0.0
-        for state, reward in zip(visited.tolist()[::-1], rewards.tolist()[::-1], strict=True):
-            following = reward + discount * following
-            totals[state] += following
-            visits[state] += 1
+        never = torch.zeros(len(rewards), 1, dtype=torch.bool)  # an episode ends with its last row
+        totals.index_add_(0, visited, discounted_returns(rewards.double()[:, None], never, discount)[:, 0])
+        visits.index_add_(0, visited, torch.ones(len(visited), dtype=torch.float64))
     return totals / visits.clamp_min(1)
 
 
