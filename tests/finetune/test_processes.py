@@ -69,7 +69,7 @@ def test_shards_are_saved_whole_and_go_on_to_the_bit(tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(make_twin, monkeypatch):
-    monkeypatch.setattr("pixelpolicy.finetune.grpo.place", lambda: (1, 2))
+    monkeypatch.setattr("pixelpolicy.finetune.batch.place", lambda: (1, 2))
     settings = GRPOConfig(prompts_per_iteration=3, group_size=2, minibatches=1)
     algorithm = GRPO(DenoisingPolicy(make_twin(), micro_batch=2), jpeg_compressibility(), shapes.draw_prompts, settings)
     with pytest.raises(TrainingError, match="3 micro-batches of 2 .* 2 processes.*Change micro_batch"):

@@ -39,7 +39,7 @@ KNOWS = {
     "generators": {"worlds"},
     "policies": {"rl", "generators"},
     "pipelines": {"rl", "policies.transitions"},
-    "rewards": {"rl", "worlds"},
+    "rewards": {"rl", "worlds", "generators"},
     "finetune": {"policies", "rewards", "rl"},
     "atlas": set(),
     "book": {"course"},

@@ -1,6 +1,24 @@
 """Fine-tuning generators by reward: one file a family of methods, and one loop for all."""
 
+from pixelpolicy.finetune.ddpo import DDPO, DPOK, PromptStatistics
 from pixelpolicy.finetune.grpo import GRPO, GRPOConfig, random_steps, window_steps
 from pixelpolicy.finetune.loop import Loop, LoopConfig
+from pixelpolicy.finetune.reward_gradient import RewardGradient, RewardGradientConfig, Window
+from pixelpolicy.finetune.reward_weighted import RewardWeighted, RewardWeightedConfig
 
-__all__ = ["GRPO", "GRPOConfig", "Loop", "LoopConfig", "random_steps", "window_steps"]
+__all__ = [
+    "DDPO",
+    "DPOK",
+    "GRPO",
+    "GRPOConfig",
+    "Loop",
+    "LoopConfig",
+    "PromptStatistics",
+    "RewardGradient",
+    "RewardGradientConfig",
+    "RewardWeighted",
+    "RewardWeightedConfig",
+    "Window",
+    "random_steps",
+    "window_steps",
+]

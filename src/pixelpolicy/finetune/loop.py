@@ -30,7 +30,11 @@ Minibatch = Sequence[Loss]
 
 
 class Algorithm(Protocol):
-    """What the loop asks of a fine-tuning method."""
+    """What the loop asks of a fine-tuning method.
+
+    One that has a memory of its own beside the model, such as a critic, has ``state() -> dict`` and
+    ``load_state(dict)`` too, of what `torch.save` writes as plain data.
+    """
 
     model: nn.Module
 
@@ -183,6 +187,7 @@ class Loop:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             "random": torch.get_rng_state(),
             "iteration": self.iteration,
+            "algorithm": self.algorithm.state() if hasattr(self.algorithm, "state") else {},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -203,6 +208,8 @@ class Loop:
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"].cpu())
+        if hasattr(self.algorithm, "load_state"):
+            self.algorithm.load_state(state["algorithm"])
         self.iteration = state["iteration"]
 
     def save(self) -> Path:

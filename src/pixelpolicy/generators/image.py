@@ -34,7 +34,6 @@ class PromptEncoder(nn.Module):
     ):
         super().__init__()
         self.config = {"vocabulary": list(vocabulary), "length": length, "width": width}
-        self.index = {word: i for i, word in enumerate(vocabulary)}
         self.embedding = nn.Embedding(len(vocabulary), width)
         self.position = nn.Parameter(torch.randn(length, width) * 0.5)
         self.sentence = nn.Sequential(
@@ -43,9 +42,8 @@ class PromptEncoder(nn.Module):
 
     def tokens(self, prompts: list[str]) -> Int[Tensor, "batch words"]:
         """Token numbers of prompts. Raises `PromptError` outside the vocabulary; "" is the empty prompt."""
-        rows = [[self.index[word] for word in shapes.words(prompt)] for prompt in prompts]
-        length = self.config["length"]
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows], device=self.position.device)
+        rows = shapes.token_rows(prompts, tuple(self.config["vocabulary"]), self.config["length"])
+        return torch.tensor(rows, device=self.position.device)
 
     def forward(self, tokens: Int[Tensor, "batch words"]) -> tuple[Tensor, Tensor]:
         embeds = self.embedding(tokens) + self.position

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from pixelpolicy.errors import RolloutError
 from pixelpolicy.policies.transitions import Transition, cps, ode
 from pixelpolicy.rl import Rollout, gaussian_kl, gaussian_log_prob
+
+Gaussian = Callable[[Tensor, tuple[Tensor, ...], Tensor, int, bool], tuple[Tensor, Tensor]]
 
 
 class Denoiser(Protocol):
@@ -116,7 +118,7 @@ class DenoisingPolicy:
         states, log_probs, samples = [], [], []
         for start in range(0, len(prompts), self.micro_batch):
             rows = slice(start, start + self.micro_batch)
-            part = self._trajectories(prompts[rows], seeds[rows], sigmas, noisy)
+            part = self._trajectories(prompts[rows], seeds[rows], noisy)
             for kept, value in zip((states, log_probs, samples), part, strict=True):
                 kept.append(value)
         stochastic = torch.zeros(self.steps, dtype=torch.bool)
@@ -131,22 +133,36 @@ class DenoisingPolicy:
             samples=torch.cat(samples),
         )
 
-    def _trajectories(self, prompts: list[str], seeds: Tensor, sigmas: Tensor, noisy: list[int]):
+    def _trajectories(self, prompts: list[str], seeds: Tensor, noisy: list[int]):
+        states, log_probs = [], torch.full((len(prompts), self.steps), float("nan"))
+        for step, state, mean, std in self.walk(prompts, seeds=seeds, noisy=noisy):
+            if step in noisy:
+                log_probs[:, step] = self.log_prob_of(state.float(), mean, std).cpu()
+            states.append(state)
+        return torch.stack(states, 1).cpu(), log_probs, self.generator.decode(state.float()).float().cpu()
+
+    def walk(
+        self, prompts: list[str], *, seeds: Int[Tensor, "batch"], noisy: Sequence[int], gaussian: Gaussian | None = None
+    ) -> Iterator[tuple[int, Tensor, Tensor | None, Tensor | None]]:
+        """The states of trajectories one after another: ``(step, state, mean, std)``; ``state`` came of that step.
+
+        The first has step -1 and comes of nothing but noise. A state is ``mean + std * noise``, so that a gradient
+        flows through it where gradients are on: the reparameterised policy gradient. ``gaussian`` may stand in for the
+        method of that name.
+        """
         streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         shape, device = self.generator.latent_shape, self.generator.device
 
         def draw() -> Tensor:
             return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
 
+        sigmas, gaussian = self.generator.sigmas(self.steps), gaussian or self.gaussian
         state, conditioning = draw().to(self.dtype), self.conditioning(prompts)
-        states, log_probs = [state], torch.full((len(prompts), self.steps), float("nan"))
+        yield -1, state, None, None
         for step in range(self.steps):
-            mean, std = self.gaussian(state, conditioning, sigmas, step, step in noisy)
+            mean, std = gaussian(state, conditioning, sigmas, step, step in noisy)
             state = (mean + std * draw() if step in noisy else mean).to(self.dtype)
-            if step in noisy:
-                log_probs[:, step] = self.log_prob_of(state.float(), mean, std).cpu()
-            states.append(state)
-        return torch.stack(states, 1).cpu(), log_probs, self.generator.decode(state.float()).float().cpu()
+            yield step, state, mean, std
 
     def distribution(self, rollout: Rollout, step: int) -> tuple[Tensor, Tensor]:
         """``(mean, std)`` of the next state at one step, with gradient."""

@@ -184,6 +184,12 @@ def words(text: str) -> list[str]:
     return [w.removesuffix("s") if w not in VOCABULARY else w for w in text.split() if w not in ("a", "of")]
 
 
+def token_rows(texts: list[str], vocabulary: tuple[str, ...] = VOCABULARY, length: int = MOST_WORDS) -> list[list[int]]:
+    """The numbers of each prompt's `words` in a vocabulary, filled up with 0 to ``length``."""
+    rows = [[vocabulary.index(word) for word in words(text)] for text in texts]
+    return [row + [0] * (length - len(row)) for row in rows]
+
+
 # Drawing ------------------------------------------------------------------------------------------------------
 
 _GRID_Y, _GRID_X = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5, indexing="ij")
