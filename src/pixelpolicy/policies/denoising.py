@@ -19,7 +19,11 @@ Gaussian = Callable[[Tensor, tuple[Tensor, ...], Tensor, int, bool], tuple[Tenso
 
 
 class Denoiser(Protocol):
-    """What a policy asks of a generator; the small ones of `generators` and the real ones of `pipelines` have it."""
+    """What a policy asks of a generator; the small ones of `generators` and the real ones of `pipelines` have it.
+
+    A model whose sampling begins below sigma = 1 also has ``initial_scale(steps)``: what unit noise is multiplied with
+    to be the first state. Without it that is 1.
+    """
 
     transformer: nn.Module
     device: torch.device
@@ -34,11 +38,12 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, latents: Tensor) -> Any:
-        """Samples in the world's own units."""
+        """Samples in the world's own units, of latents at the last of the noise levels; with gradient."""
         ...
 
     def sigmas(self, steps: int) -> Float[Tensor, "steps+1"]:
-        """The noise levels of a sampler with so many steps, from 1 down to 0."""
+        """The noise levels of a sampler with so many steps, from 1 down to 0; or from a little below to a little above,
+        where the model's own process ends there."""
         ...
 
     def student(self) -> Denoiser:
@@ -85,6 +90,11 @@ class DenoisingPolicy:
         unconditional, conditional = both.chunk(2)
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
+    def first_state(self, noise: Tensor) -> Tensor:
+        """The first state of a trajectory from unit noise ``[batch, ...]``, on the generator's device, as stored."""
+        scale = getattr(self.generator, "initial_scale", lambda steps: 1.0)(self.steps)
+        return (scale * noise).to(self.generator.device, self.dtype)
+
     def gaussian(self, states: Tensor, conditioning: tuple[Tensor, ...], sigmas: Tensor, step: int, stochastic: bool):
         """``(mean, std)`` of the next state by the transition, or by the ODE where the step is not stochastic."""
         transition = self.transition if stochastic else ode
@@ -105,7 +115,8 @@ class DenoisingPolicy:
         if set(wanted) - set(able):
             raise RolloutError(
                 f"steps {sorted(set(wanted) - set(able))} cannot be stochastic: of {self.steps} steps only {able} draw "
-                f"noise (the last never does: its density would be a spike). Choose stochastic_steps among them."
+                f"noise (one that ends at sigma = 0 never does: its density would be a spike). Choose stochastic_steps "
+                f"among them."
             )
         return wanted
 
@@ -157,7 +168,7 @@ class DenoisingPolicy:
             return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
 
         sigmas, gaussian = self.generator.sigmas(self.steps), gaussian or self.gaussian
-        state, conditioning = draw().to(self.dtype), self.conditioning(prompts)
+        state, conditioning = self.first_state(draw()), self.conditioning(prompts)
         yield -1, state, None, None
         for step in range(self.steps):
             mean, std = gaussian(state, conditioning, sigmas, step, step in noisy)

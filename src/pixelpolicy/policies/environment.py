@@ -33,8 +33,8 @@ class DenoisingEnv(gymnasium.Env):
     - action: the next latent, float32, any finite number
     - reward: 0, and at the end ``reward`` of the decoded sample
     - info, always: ``prompt`` the text; ``mean`` and ``std`` of the generator's own next latent, of which an agent may
-      draw; where ``std`` is 0 (as in the last step) the only sensible action is ``mean``, at the end the latent itself;
-      ``seed`` of the stream whose first draw was the first latent, as in `DenoisingPolicy.rollout`
+      draw; where ``std`` is 0 (as in a flow's last step) the only sensible action is ``mean``, at the end the latent
+      itself; ``seed`` of the stream whose first draw made the first latent, as in `DenoisingPolicy.rollout`
     - info, after a step with ``std > 0``: ``log_prob`` of the action under that Gaussian
     - info, at the end: ``sample`` in the world's own units and ``components`` of the reward
 
@@ -103,7 +103,7 @@ class DenoisingEnv(gymnasium.Env):
         self._tokens, self._conditioning = tokens.cpu().numpy().astype(np.int64), conditioning
         self._prompt, self._stream, self._step = prompt, stream, 0
         noise = torch.randn(tuple(self.action_space.shape), generator=torch.Generator().manual_seed(stream))
-        self._state = self._stored(noise)
+        self._state = self.policy.first_state(noise[None])
         self._look_ahead()
         return self._observation(), self._info()
 
