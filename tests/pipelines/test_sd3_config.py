@@ -1,9 +1,9 @@
 """The published model as counted on the meta device: no weight is made, and the numbers are those of its files."""
 
-import re
 from pathlib import Path
 
 import pytest
+from headers import command, rows
 
 from pixelpolicy.pipelines.sd3_config import FETCH, activation_bytes, footprint, parameter_counts
 
@@ -41,14 +41,13 @@ def test_activations_grow_with_the_tokens_and_are_at_least_what_each_block_must_
 @pytest.mark.slow
 def test_the_lab_states_what_is_counted():
     size, text = footprint(), LAB.read_text(encoding="utf-8")
+    stated = rows(text)
     disk = sum(LISTED.values())
     assert size.disk == pytest.approx(disk, rel=5e-3)
     assert size.training == pytest.approx(4.94 + 2 * 0.168 + 20 * 18.8e6 / 1e9, rel=5e-3)
     assert size.loading > size.disk > size.training
-    rows = dict(re.findall(r"^# \| (disk|VRAM, \w+).*? \| (.*) \|$", text, flags=re.MULTILINE))
-    assert f"{size.disk:.1f} GB" in rows["disk"]
-    assert f"{size.loading:.1f} GB" in rows["VRAM, loading"] and f"{size.training:.1f} GB" in rows["VRAM, training"]
+    assert f"{size.disk:.1f} GB" in stated["disk"]
+    assert f"{size.loading:.1f} GB" in stated["VRAM, loading"] and f"{size.training:.1f} GB" in stated["VRAM, training"]
     assert size.training + 4 * size.sample < 24 < size.training + 8 * size.sample  # the lab's micro_batch of 4
     assert text.count("(estimate, unmeasured)") == 2
-    command = re.search(r"```bash\n# (.*?)\n# ```", text, flags=re.DOTALL)[1]
-    assert re.sub(r"\s*\\\n#\s*", " ", command) == FETCH
+    assert command(text) == FETCH

@@ -11,6 +11,7 @@ import pytest
 
 from pixelpolicy.course.results import validate_record
 
+KINDS = ["sd3"]
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sd3_throughput.py"
 
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from pixelpolicy.pipelines import counting
+from pixelpolicy.pipelines.clip import CLIP_L
+from pixelpolicy.pipelines.counting import Footprint
+from pixelpolicy.pipelines.loading import Source
 
 REPOSITORY = "stabilityai/stable-diffusion-3.5-medium"
 LICENCE = "Stability AI Community License"
 # What the repository holds twice, or for other programs than diffusers.
 UNNEEDED = ("*fp16*", "sd3.5_medium*", "text_encoders/*", "vae copy/*", "*.png")
-FETCH = f"hf download {REPOSITORY} " + " ".join(f'--exclude "{pattern}"' for pattern in UNNEEDED)
+SOURCE = Source(
+    "StableDiffusion3Pipeline",
+    "Stable Diffusion 3",
+    REPOSITORY,
+    UNNEEDED,
+    f"The model is gated: first accept the {LICENCE} at https://huggingface.co/{REPOSITORY} and log in with "
+    f"`hf auth login`.",
+)
+FETCH = SOURCE.fetch()
 
 # The config.json of each part of that repository, with diffusers' and transformers' defaults left out.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -28,11 +40,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "norm_num_groups": 32, "scaling_factor": 1.5305, "shift_factor": 0.0609,
         "use_quant_conv": False, "use_post_quant_conv": False,
     },
-    "text_encoder": {
-        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "projection_dim": 768, "hidden_act": "quick_gelu", "vocab_size": 49408, "max_position_embeddings": 77,
-        "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
-    },
+    "text_encoder": CLIP_L,
     "text_encoder_2": {
         "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
         "projection_dim": 1280, "hidden_act": "gelu", "vocab_size": 49408, "max_position_embeddings": 77,
@@ -60,30 +68,11 @@ def modules(configs: dict[str, dict[str, Any]]) -> dict[str, nn.Module]:
     }
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """Gigabytes (10^9 bytes), by counting: on disk, while the model loads, while a LoRA trains, and a sample's share.
-
-    ``training`` holds weights, gradients and the optimiser's state; ``sample`` comes on top of it for each sample of a
-    micro-batch, and twice with guidance. Temporary buffers are not counted.
-    """
-
-    disk: float
-    loading: float
-    training: float
-    sample: float
-
-
 def parameter_counts(rank: int = 32) -> dict[str, int]:
-    """Parameters of each network as published, and of a ``lora`` of that rank. No weight is made: the device is meta.
+    """Parameters of each network as published, and of a ``lora`` of that rank: see `counting.parameter_counts`."""
+    from pixelpolicy.pipelines.sd3 import TARGETS
 
-    Tensors that are kept but not trained, such as the table of positions, count too: they are on disk.
-    """
-    with torch.device("meta"):
-        parts = modules(PUBLISHED)
-    counts = {name: _stored(part) for name, part in parts.items()}
-    student = _student(parts["transformer"], rank)
-    return counts | {"lora": sum(p.numel() for p in student.parameters() if p.requires_grad)}
+    return counting.parameter_counts(lambda: modules(PUBLISHED), "transformer", TARGETS, rank)
 
 
 def activation_bytes(*, picture: int = 512, tokens: int = 77 + 128, rank: int = 32) -> int:
@@ -93,58 +82,23 @@ def activation_bytes(*, picture: int = 512, tokens: int = 77 + 128, rank: int = 
     """
     from diffusers import SD3Transformer2DModel
 
+    from pixelpolicy.pipelines.sd3 import TARGETS
+
     with torch.device("meta"):
-        student = _student(SD3Transformer2DModel(**PUBLISHED["transformer"]), rank, torch.bfloat16)
+        network = SD3Transformer2DModel(**PUBLISHED["transformer"])
+        student = counting.student(network, TARGETS, rank, torch.bfloat16)
         inputs = {
             "hidden_states": torch.empty(1, 16, picture // 8, picture // 8, dtype=torch.bfloat16),
             "encoder_hidden_states": torch.empty(1, tokens, 4096, dtype=torch.bfloat16),
             "pooled_projections": torch.empty(1, 2048, dtype=torch.bfloat16),
             "timestep": torch.empty(1),
         }
-    weights = {_place(value) for value in student.state_dict(keep_vars=True).values()}
     lengths = {(picture // 16) ** 2, (picture // 16) ** 2 + tokens}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if _place(tensor) not in weights and not (tensor.ndim > 2 and set(tensor.shape[-2:]) <= lengths):
-            kept[_place(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = student(**inputs).sample  # held until all is counted: what it frees could be counted for another
-    assert output.requires_grad
-    return sum(kept.values())
+    return counting.kept_bytes(lambda: student(**inputs).sample, lambda shape: set(shape[-2:]) <= lengths)
 
 
 def footprint(rank: int = 32) -> Footprint:
-    """What SD3.5 medium needs at 512 x 512 pixels: see `Footprint`.
-
-    Weights take 2 bytes each (bfloat16), the autoencoder's 4 once loaded. A LoRA takes five float32 values for each of
-    its weights: the weight, its gradient, Adam's two moments and the moving average. The text encoders are dropped
-    before training.
-    """
+    """What SD3.5 medium needs at 512 x 512 pixels: see `Footprint`. The files and the loaded weights are bfloat16, but
+    the autoencoder's once loaded."""
     counts = parameter_counts(rank)
-    lora = 20 * counts.pop("lora")
-    disk = 2 * sum(counts.values())
-    training = 2 * counts["transformer"] + 4 * counts["vae"] + lora
-    return Footprint(disk / 1e9, (disk + 2 * counts["vae"]) / 1e9, training / 1e9, activation_bytes(rank=rank) / 1e9)
-
-
-def _student(transformer: nn.Module, rank: int, dtype: torch.dtype | None = None) -> nn.Module:
-    from pixelpolicy.pipelines.lora import with_lora
-    from pixelpolicy.pipelines.sd3 import TARGETS
-
-    for parameter in transformer.parameters():
-        parameter.requires_grad_(False).data = parameter.data.to(dtype)
-    with torch.device("meta"):
-        return with_lora(transformer, TARGETS, rank=rank, alpha=2 * rank)
-
-
-def _stored(module: nn.Module) -> int:
-    """Numbers in a module's state, those that two names share counted once."""
-    return sum(value.numel() for value in {id(v): v for v in module.state_dict(keep_vars=True).values()}.values())
-
-
-def _place(tensor: Tensor) -> int:
-    """Which storage a tensor looks at; a tensor on the meta device has no address."""
-    return tensor.untyped_storage()._cdata
+    return counting.footprint(counts, "transformer", activation_bytes(rank=rank), stored=2)

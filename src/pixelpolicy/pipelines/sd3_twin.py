@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pixelpolicy.pipelines.clip import WORDS, clip_tokenizer, tiny_clip
 from pixelpolicy.pipelines.quiet import quiet
 from pixelpolicy.pipelines.sd3_config import PUBLISHED, modules
-
-# The twin's tokenizers know these words; any other is spelt letter by letter.
-WORDS = (
-    "a an and the of on in with left right above below one two three four red green blue yellow black white circle "
-    "square triangle circles squares triangles flat drawing picture plain background"
-).split()
-CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
 
 def twin(folder: str | Path, *, width: int = 64, layers: int = 2, picture: int = 64, seed: int = 0) -> Path:
@@ -41,11 +32,8 @@ def twin(folder: str | Path, *, width: int = 64, layers: int = 2, picture: int =
 
 def tiny(*, width: int = 64, layers: int = 2, picture: int = 64) -> dict[str, dict[str, Any]]:
     """The published configuration with small numbers in it."""
-    text = 32
-    clip = {
-        "hidden_size": text, "intermediate_size": 2 * text, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "projection_dim": text, "vocab_size": len(clip_vocabulary()[0]),
-    }  # fmt: skip
+    clip = tiny_clip()
+    text = clip["hidden_size"]
     changes = {
         "transformer": {
             "sample_size": picture // 8, "num_layers": layers, "attention_head_dim": 32,
@@ -68,46 +56,11 @@ def tiny(*, width: int = 64, layers: int = 2, picture: int = 64) -> dict[str, di
 
 
 def tokenizers() -> dict[str, Any]:
-    """The three tokenizers of the pipeline's classes, from vocabularies made here: nothing is fetched.
+    """The three tokenizers of the pipeline's classes, from vocabularies made here: nothing is fetched."""
+    from transformers import T5TokenizerFast
 
-    The two of CLIP are read from ``vocab.json`` and ``merges.txt``, as those of the published model are.
-    """
-    from transformers import CLIPTokenizer, T5TokenizerFast
-
-    vocabulary, merges = clip_vocabulary()
-    with tempfile.TemporaryDirectory(prefix="pixelpolicy-vocabulary-") as folder:
-        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-        (Path(folder) / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        first = CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-        second = CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token="!")
     third = T5TokenizerFast(vocab=t5_vocabulary(), extra_ids=0, model_max_length=512)
-    return {"tokenizer": first, "tokenizer_2": second, "tokenizer_3": third}
-
-
-def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Byte pairs: all bytes, inside a word and at its end, and the merges that put each of `WORDS` together.
-
-    The mark of the end has the highest number, as CLIP's own has: that is how its text encoder finds it.
-    """
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    letters, merges = sorted(ByteLevel.alphabet()), []
-    for word in WORDS:
-        pieces = _pieces(word, merges)
-        merges += [("".join(pieces[:end]), pieces[end]) for end in range(1, len(pieces))]
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), CLIP_START, CLIP_END]
-    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}, merges
-
-
-def _pieces(word: str, merges: list[tuple[str, str]]) -> list[str]:
-    """What is left of a word once the merges, each wherever it fits, have been made in their order."""
-    pieces = [*word[:-1], f"{word[-1]}</w>"]
-    while possible := set(pairwise(pieces)) & set(merges):
-        first = min(possible, key=merges.index)
-        place = list(pairwise(pieces)).index(first)
-        pieces[place : place + 2] = ["".join(first)]
-    return pieces
+    return {"tokenizer": clip_tokenizer(), "tokenizer_2": clip_tokenizer(pad_token="!"), "tokenizer_3": third}
 
 
 def t5_vocabulary() -> list[tuple[str, float]]:

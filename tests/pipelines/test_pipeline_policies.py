@@ -1,23 +1,30 @@
-"""Stable Diffusion 3 as a policy: ratios of exactly 1 on replay, gradients to the adapter alone, GRPO in the loop."""
+"""Every kind of pipeline as a policy: ratios of 1 on replay, gradients to the adapter alone, GRPO in the loop."""
 
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from adapters import lora_of
 
 from pixelpolicy.finetune import GRPO, GRPOConfig, Loop, LoopConfig
-from pixelpolicy.policies import DenoisingPolicy, cps, flow_sde, trajectory_kl
+from pixelpolicy.policies import DenoisingPolicy, cps, ddim_eta, flow_sde, trajectory_kl
 from pixelpolicy.rewards import jpeg_compressibility
 from pixelpolicy.worlds import shapes
 
+KINDS = ["sd3", "sd15"]
+TRANSITIONS = {"sd3": partial(cps, noise=0.7), "sd15": partial(ddim_eta, noise=1.0)}
+# What no gradient reaches: the last block of SD3 has no use for what the text asks; at the lowest level of the small
+# UNet there is one token, which attends to itself whatever it asks.
+IDLE = ("transformer_blocks.1.attn.add_q_proj.", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.",
+        "mid_block.attentions.0.transformer_blocks.0.attn1.to_k.")  # fmt: skip
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 TEXTS = ["a red circle", "two blue squares", "a red circle", "a green triangle above a red square", "a red circle"]
 
 
 def policy_of(generator, **settings):
-    settings = {"transition": partial(cps, noise=0.7), "steps": 4, "micro_batch": 3} | settings
-    return DenoisingPolicy(generator, **settings)
+    transition = TRANSITIONS[type(generator).__name__.removesuffix("Generator").lower()]
+    return DenoisingPolicy(generator, **({"transition": transition, "steps": 4, "micro_batch": 3} | settings))
 
 
 def ratios(policy, rollout):
@@ -27,17 +34,18 @@ def ratios(policy, rollout):
     return (torch.stack(replayed, 1) - rollout.log_probs[:, policy.noisy_steps()]).exp()
 
 
-@pytest.mark.parametrize("guidance", [1.0, 4.5])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_replayed_ratio_is_exactly_one(folder, opened, dtype, guidance):
+@pytest.mark.parametrize(("dtype", "guidance"), [(DTYPES[0], 1.0), *((dtype, 4.5) for dtype in DTYPES)], ids=str)
+def test_the_replayed_ratio_is_exactly_one(kind, folder, opened, dtype, guidance):
     """Of the base, and of a student after no update: also of what the base drew."""
     base = policy_of(opened(folder, dtype), dtype=dtype, guidance_scale=guidance)
     student = replace(base, generator=base.generator.student())
     seeds = torch.arange(len(TEXTS))
     rollout, own = base.rollout(TEXTS, seeds=seeds), student.rollout(TEXTS, seeds=seeds)
     assert rollout.states.dtype == dtype and rollout.samples.dtype == torch.float32
-    assert rollout.states.shape == (5, 5, 16, 8, 8) and rollout.samples.shape == (5, 3, 64, 64)
-    assert rollout.stochastic.tolist() == [True] * 3 + [False] and rollout.log_probs[:, :3].isfinite().all()
+    assert rollout.states.shape == (5, 5, *kind.generator.latent_shape) and rollout.samples.shape == (5, 3, 64, 64)
+    noisy = 4 if rollout.sigmas[-1] > 0 else 3
+    assert rollout.stochastic.tolist() == [step < noisy for step in range(4)]
+    assert rollout.log_probs[:, :noisy].isfinite().all() and rollout.log_probs[:, noisy:].isnan().all()
     assert torch.equal(rollout.states, own.states) and torch.equal(rollout.samples, own.samples)
     for policy, drawn in ((base, rollout), (student, own), (student, rollout)):
         assert (ratios(policy, drawn) == 1).all()
@@ -62,16 +70,16 @@ def test_gradients_reach_the_adapter_and_nothing_else(folder, opened, dtype):
     policy = policy_of(student, dtype=dtype, guidance_scale=2.0)
     policy.log_prob(policy.rollout(TEXTS[:3], seeds=torch.arange(3)), 1).sum().backward()
     for name, parameter in student.transformer.named_parameters():
-        if "transformer_blocks.1.attn.add_q_proj.lora_B" in name:  # the last block has no use for what the text asks
-            assert not parameter.grad.any(), name
+        if name.startswith(IDLE) and "lora_B" in name:
+            assert parameter.grad.abs().max() < 1e-9, name
         elif "lora_B" in name:
             assert parameter.grad.dtype == torch.float32 and parameter.grad.abs().max() > 0, name
         elif "lora_A" in name:  # multiplied by a B of 0
             assert not parameter.grad.any(), name
         else:
             assert parameter.grad is None and not parameter.requires_grad, name
-    frozen = [*student.pipeline.vae.parameters(), *student.pipeline.text_encoder_3.parameters()]
-    assert all(p.grad is None for p in frozen)
+    for name in ("vae", *student.TEXT_ENCODERS):
+        assert all(p.grad is None for p in getattr(student.pipeline, name).parameters())
 
 
 def test_the_gradient_of_the_adapter_is_that_of_finite_differences(generator):
@@ -121,7 +129,7 @@ def test_the_loop_trains_the_adapter_and_not_the_base(folder, opened):
     loop = Loop(algorithm, LoopConfig(iterations=2, learning_rate=1e-2, progress=False))
     history = loop.run()
     assert [row["kl"] > 0 for row in history] == [True, True] and history[0]["grad_norm"] > 0
-    assert len(loop.parameters) == 30 and all(p.dtype == torch.float32 for p in loop.parameters)
+    assert len(loop.parameters) == len(lora_of(student)) and all(p.dtype == torch.float32 for p in loop.parameters)
     assert all(torch.equal(p, before[name]) for name, p in base.transformer.named_parameters())
     with loop.averaged_weights():
         assert (ratios(policy, drawn) != 1).any()
