@@ -2,7 +2,7 @@
 
 from pixelpolicy.rewards.colour import prompt_colours, redness
 from pixelpolicy.rewards.compressibility import jpeg_compressibility, jpeg_incompressibility
-from pixelpolicy.rewards.learned import RewardNetwork, fit_pairs, fit_scores, learned, learned_proxy
+from pixelpolicy.rewards.learned import RewardNetwork, fit_pairs, fit_scores, learned_proxy, learned_reward
 from pixelpolicy.rewards.verifier import shapes_dense, shapes_strict
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "fit_scores",
     "jpeg_compressibility",
     "jpeg_incompressibility",
-    "learned",
     "learned_proxy",
+    "learned_reward",
     "prompt_colours",
     "redness",
     "shapes_dense",

@@ -66,7 +66,7 @@ class RewardNetwork(nn.Module):
         return self.head(torch.cat([spots, words], 1)).squeeze(1)
 
 
-def learned(network: RewardNetwork, name: str = "learned") -> Reward:
+def learned_reward(network: RewardNetwork, name: str = "learned") -> Reward:
     """A network as a differentiable reward on pictures ``[batch, 3, 32, 32]`` in [-1, 1]; its weights stay as they are.
 
     Raises `RewardError` for pictures of another shape, `PromptError` outside the vocabulary.
@@ -91,7 +91,7 @@ def learned_proxy() -> Reward:
     """
     network = RewardNetwork()
     network.load_state_dict(load_weights(PROXY))
-    return learned(network, "proxy")
+    return learned_reward(network, "proxy")
 
 
 def fit_scores(
