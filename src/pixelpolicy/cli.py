@@ -27,6 +27,8 @@ DEBUG = "PIXELPOLICY_DEBUG"
 FIRST_LAB = "12"
 FIRST_PORT = 8888
 LAB_START_SECONDS = 120
+# Checkpoints of rewards, and what remakes each; they follow from published packages.
+REWARDS = {"second-reader": "pixelpolicy.rewards.second_reader"}
 STATES = {"new": "dim", "begun": "yellow", "passed": "green", "caught up": "cyan"}
 # Counts of `pretrain` in the profile smoke.
 SMOKE = {
@@ -274,14 +276,17 @@ def status() -> None:
 
 @app.command()
 def pretrain(
-    name: Annotated[str, typer.Argument(help="Which generator: shapes.")],
+    name: Annotated[str, typer.Argument(help="Which checkpoint: shapes, second-reader.")],
     seed: Annotated[int, typer.Option(help="What everything random follows from.")] = 0,
     folder: Annotated[Path | None, typer.Option(help="Where the run lies [default: runs/pretrain-NAME].")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [default: torch's own].")] = None,
 ) -> None:
-    """Remake a generator from its seed (hours; nobody needs to). The same command goes on after an interruption."""
+    """Remake a checkpoint (hours; nobody needs to). Training goes on where an interrupted run of it stopped."""
+    if name in REWARDS:
+        return _remake(name, folder or Path("runs") / f"pretrain-{name}")
     if name != "shapes":
-        raise CheckpointError(f"there is no generator {name!r} to train; those there are: shapes")
+        known = ", ".join(["shapes", *REWARDS])
+        raise CheckpointError(f"there is no checkpoint {name!r} to make; those there are: {known}")
     import torch
 
     from pixelpolicy.generators import pretrain as recipes
@@ -297,6 +302,17 @@ def pretrain(
     scores = recipes.publish(generator, folder / "checkpoint", recipe, per_kind=4 if small else 256)
     out.print(f"The checkpoint is in {folder / 'checkpoint'}; its accuracy is {scores['test']['accuracy']:.2f}.")
     out.print(f"To let `load({name!r})` find it, put it in the place of {CHECKPOINTS / name}.")
+
+
+def _remake(name: str, folder: Path) -> None:
+    """Remake a checkpoint of a reward from the packages it was made of."""
+    from importlib import import_module
+
+    from pixelpolicy.verified import CHECKPOINTS
+
+    out.print(f"Making '{name}' in {folder}.")
+    import_module(REWARDS[name]).publish(folder / "checkpoint")
+    out.print(f"The checkpoint is in {folder / 'checkpoint'}; put it in the place of {CHECKPOINTS / name} to use it.")
 
 
 def _reporter(folder: Path) -> Callable[[str, int, Any, dict[str, float]], None]:

@@ -10,8 +10,6 @@ import contextlib
 import copy
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +20,19 @@ from torch import Tensor
 
 from pixelpolicy.errors import CheckpointError
 from pixelpolicy.generators.image import ImageGenerator, PromptEncoder
+from pixelpolicy.verified import (
+    CHECKPOINTS,
+    MANIFEST,
+    check_file,
+    check_manifest,
+    finish_replacing,
+    remedy,
+    sha256_of,
+    write_manifest,
+    write_text,
+    written_whole,
+)  # fmt: skip
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"  # those that come with the package
-MANIFEST = "manifest.json"
 PARTS = ("transformer", "vae", "scheduler", "prompt_encoder")
 _MODULES = ("transformer", "vae", "prompt_encoder")
 
@@ -36,7 +44,7 @@ def save(generator: ImageGenerator, folder: Path, card: str) -> None:
     holds something else than a checkpoint, and where writing fails, on a full disk for one.
     """
     folder = Path(folder).absolute()
-    _finish_replacing(folder)
+    finish_replacing(folder)
     if folder.exists() and not (folder / MANIFEST).is_file():
         if not folder.is_dir() or {path.name for path in folder.iterdir()} - {*PARTS, "README.md"}:
             raise CheckpointError(
@@ -44,21 +52,16 @@ def save(generator: ImageGenerator, folder: Path, card: str) -> None:
             )
     modules = {name: copy.deepcopy(getattr(generator, name)).half() for name in _MODULES}
     needed = sum(_check_finite(module.state_dict(), name) for name, module in modules.items())
-    with _written_whole(folder, needed=needed) as (part,):
+    with written_whole(folder, needed=needed) as (part,):
         part.mkdir(parents=True)
         for name in PARTS:
             modules.get(name, generator.scheduler).save_pretrained(part / name)
         for path in part.glob("*/*config.json"):
             config = json.loads(path.read_text(encoding="utf-8"))
             config.pop("_name_or_path", None)  # diffusers adds where it was loaded from, on this machine
-            _write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
-        _write_text(part / "README.md", card)
-        files = sorted(path for path in part.rglob("*") if path.is_file())
-        entries = {}
-        for path in files:
-            path.chmod(0o644)  # safetensors writes files that only their owner can read
-            entries[path.relative_to(part).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
-        _write_text(part / MANIFEST, json.dumps({"format": 1, "files": entries}, indent=2) + "\n")
+            write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        write_text(part / "README.md", card)
+        write_manifest(part)
 
 
 def load(name_or_path: str | Path, *, verify: bool = True) -> ImageGenerator:
@@ -80,7 +83,7 @@ def load(name_or_path: str | Path, *, verify: bool = True) -> ImageGenerator:
             scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
             prompt_encoder = PromptEncoder.from_pretrained(folder / "prompt_encoder")
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint {folder} could not be loaded ({error}). {_remedy(folder)}") from error
+        raise CheckpointError(f"the checkpoint {folder} could not be loaded ({error}). {remedy(folder)}") from error
     generator = ImageGenerator(transformer, vae, scheduler, prompt_encoder)
     for name in _MODULES:
         getattr(generator, name).eval().requires_grad_(False)
@@ -89,20 +92,11 @@ def load(name_or_path: str | Path, *, verify: bool = True) -> ImageGenerator:
 
 def check(folder: Path) -> None:
     """Hold every file of a checkpoint against its manifest. Raises `CheckpointError` at the first that differs."""
-    manifest = folder / MANIFEST
-    try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        for name, expected in files.items():
-            _check_file(folder / name, expected["size"], expected["sha256"])
-    except FileNotFoundError as error:
-        raise CheckpointError(f"the checkpoint {folder} has no {MANIFEST}. {_remedy(manifest)}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{manifest} is no list of a checkpoint's files ({error}). {_remedy(manifest)}"
-        ) from error
+    files = check_manifest(folder)
     absent = [part for part in PARTS if not any(name.startswith(f"{part}/") for name in files)]
     if absent:
-        raise CheckpointError(f"{manifest} lists no file of {', '.join(absent)}. {_remedy(manifest)}")
+        manifest = folder / MANIFEST
+        raise CheckpointError(f"{manifest} lists no file of {', '.join(absent)}. {remedy(manifest)}")
 
 
 # Differences to a base ----------------------------------------------------------------------------------------
@@ -124,17 +118,17 @@ def save_weights(module_state: dict[str, Tensor], path: Path, *, base: ImageGene
     """
     path = Path(path).absolute()
     sidecar = _sidecar(path)
-    _finish_replacing(path, sidecar)
+    finish_replacing(path, sidecar)
     halves = {name: value.detach().cpu().half().contiguous() for name, value in module_state.items()}
     needed = _check_finite(halves, path.name)
-    with _written_whole(path, sidecar, needed=needed) as (part, sidecar_part):
+    with written_whole(path, sidecar, needed=needed) as (part, sidecar_part):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(halves, part)
         part.chmod(0o644)
-        record = {"format": 1, "size": part.stat().st_size, "sha256": _sha256(part)}
+        record = {"format": 1, "size": part.stat().st_size, "sha256": sha256_of(part)}
         if base is not None:
             record["base"] = fingerprint(base)
-        _write_text(sidecar_part, json.dumps(record, indent=2) + "\n")
+        write_text(sidecar_part, json.dumps(record, indent=2) + "\n")
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -175,16 +169,16 @@ def fingerprint(generator: ImageGenerator) -> str:
 
 def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
     sidecar = _sidecar(path)
-    _finish_replacing(path, sidecar)
+    finish_replacing(path, sidecar)
     for needed in (path, sidecar):
         if not needed.is_file():
-            raise CheckpointError(f"the weights {path} cannot be read: {needed} is missing. {_remedy(needed)}")
+            raise CheckpointError(f"the weights {path} cannot be read: {needed} is missing. {remedy(needed)}")
     try:
         record = json.loads(sidecar.read_text(encoding="utf-8"))
-        _check_file(path, record["size"], record["sha256"])
+        check_file(path, record["size"], record["sha256"])
         return {name: value.float() for name, value in load_file(path).items()}, record
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"the weights {path} cannot be read ({error}). {_remedy(sidecar)}") from error
+        raise CheckpointError(f"the weights {path} cannot be read ({error}). {remedy(sidecar)}") from error
 
 
 def _sidecar(path: Path) -> Path:
@@ -197,41 +191,23 @@ def _sidecar(path: Path) -> Path:
 def _find(name_or_path: str | Path) -> Path:
     if isinstance(name_or_path, Path) or Path(name_or_path).name != name_or_path:
         folder = Path(name_or_path).absolute()
-        _finish_replacing(folder)
+        finish_replacing(folder)
         if not folder.is_dir():
             raise CheckpointError(
                 f"there is no checkpoint folder {folder}. Save one there, or give the name of one of the package's."
             )
         return folder
     folder = CHECKPOINTS / name_or_path
-    _finish_replacing(folder)
+    finish_replacing(folder)
     if not folder.is_dir():
-        known = sorted(path.parent.name for path in CHECKPOINTS.glob(f"*/{MANIFEST}"))
+        known = sorted(
+            path.parent.name for path in CHECKPOINTS.glob(f"*/{MANIFEST}") if (path.parent / PARTS[0]).is_dir()
+        )
         raise CheckpointError(
             f"there is no checkpoint {name_or_path!r}; those that exist: {', '.join(known) or 'none'}. Make it with "
             f"`pixelpolicy pretrain {name_or_path}`, or give a folder of your own as a path, './{name_or_path}'."
         )
     return folder
-
-
-def _remedy(path: Path) -> str:
-    """What to do about an unsound file."""
-    if CHECKPOINTS in path.parents:
-        name = path.relative_to(CHECKPOINTS).parts[0]
-        return f"Restore it with `git checkout -- {path}`, or make it again with `pixelpolicy pretrain {name}`."
-    return f"Restore it with `git checkout -- {path}` if it came with the course; else copy or save it again."
-
-
-def _check_file(path: Path, size: int, sha256: str) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"the checkpoint file {path} is missing. {_remedy(path)}")
-    found_size, found = path.stat().st_size, _sha256(path)
-    if found_size != size or found != sha256:
-        what = "altered" if found_size == size else "truncated" if found_size < size else "longer than it was"
-        raise CheckpointError(
-            f"the checkpoint file {path} is {what}: expected {size:,} bytes with SHA-256 {sha256[:12]}, found "
-            f"{found_size:,} bytes with {found[:12]}. {_remedy(path)}"
-        )
 
 
 def _check_finite(state: dict[str, Tensor], where: str) -> int:
@@ -243,84 +219,6 @@ def _check_finite(state: dict[str, Tensor], where: str) -> int:
                 f"Training diverged: go back to an earlier state, with a lower learning rate."
             )
     return sum(value.numel() * value.element_size() for value in state.values())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes, and check sums, on every system
-
-
-@contextlib.contextmanager
-def _written_whole(*finals: Path, needed: int) -> Iterator[list[Path]]:
-    """Temporary siblings of ``finals`` to write to; they take their places together, or leave no trace."""
-    parts = [_part(final) for final in finals]
-    try:
-        for part in parts:
-            _remove(part)  # of a run that was killed
-        yield parts
-        _replace(parts, finals)
-    except (OSError, SafetensorError) as error:
-        for part in parts:
-            _remove(part)
-        free = shutil.disk_usage(next(parent for parent in finals[0].parents if parent.exists())).free
-        raise CheckpointError(
-            f"{finals[0]} could not be saved ({error}). It needs about {(needed + 1e5) / 1e6:.1f} MB and "
-            f"{free / 1e6:.1f} MB are free. Nothing was changed; make room, or save elsewhere, and save again."
-        ) from error
-    finally:
-        for part in parts:
-            _remove(part)
-
-
-def _part(final: Path) -> Path:
-    return final.with_name(f".{final.name}.part")
-
-
-def _kept(final: Path) -> Path:
-    return final.with_name(f".{final.name}.old.part")
-
-
-def _replace(parts: list[Path], finals: tuple[Path, ...]) -> None:
-    """Move each part to its place; where one fails, put everything back."""
-    moved = []
-    try:
-        for part, final in zip(parts, finals, strict=True):
-            if final.exists():
-                os.rename(final, _kept(final))
-            os.rename(part, final)
-            moved.append(final)
-    except BaseException:
-        for final in moved:
-            _remove(final)
-        for final in finals:
-            if _kept(final).exists():
-                os.rename(_kept(final), final)
-        raise
-    for final in finals:
-        _remove(_kept(final))
-
-
-def _finish_replacing(*finals: Path) -> None:
-    """Put right what a process killed inside `_replace` left behind."""
-    kept = [final for final in finals if _kept(final).exists()]
-    undo = _part(finals[-1]).exists() or not all(final.exists() for final in finals)
-    for final in kept:
-        if undo:
-            _remove(final)
-            os.rename(_kept(final), final)
-        else:
-            _remove(_kept(final))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,12 @@
 from pixelpolicy.rewards.colour import prompt_colours, redness
 from pixelpolicy.rewards.compressibility import jpeg_compressibility, jpeg_incompressibility
 from pixelpolicy.rewards.learned import RewardNetwork, fit_pairs, fit_scores, learned_proxy, learned_reward
+from pixelpolicy.rewards.reading import compare_readers, second_text_rendering, text_rendering
 from pixelpolicy.rewards.verifier import shapes_dense, shapes_strict
 
 __all__ = [
     "RewardNetwork",
+    "compare_readers",
     "fit_pairs",
     "fit_scores",
     "jpeg_compressibility",
@@ -15,6 +17,8 @@ __all__ = [
     "learned_reward",
     "prompt_colours",
     "redness",
+    "second_text_rendering",
     "shapes_dense",
     "shapes_strict",
+    "text_rendering",
 ]
