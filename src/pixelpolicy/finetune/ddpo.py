@@ -23,7 +23,7 @@ from pixelpolicy.rl import Rollout
 
 
 class PromptStatistics:
-    """Compares a reward with the latest rewards of the same prompt (DDPO, appendix; ``(r - mean) / (std + 1e-6)``).
+    """Compares a reward with the latest rewards of the same prompt, as DDPO does: ``(r - mean) / (std + 1e-6)``.
 
     A prompt with fewer than ``least`` remembered rewards is compared with the whole batch.
     """
