@@ -104,7 +104,7 @@ def fake_assets(tmp_path):
 def test_a_new_chapter_and_lab_need_no_list(root, tmp_path, fake_assets):
     copy = tmp_path / "course"
     for name in ("book", "chapters", "solutions", "benchmarks"):
-        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("*.safetensors"))
+        shutil.copytree(root / name, copy / name)
     shutil.copy(root / "pyproject.toml", copy)
     for place in (copy / "solutions").glob("*.py"):
         if place.stem != "12-grpo":
@@ -120,8 +120,18 @@ def test_a_new_chapter_and_lab_need_no_list(root, tmp_path, fake_assets):
         ("Foundations", [{"file": "labs/03-reinforce"}]),
         ("Images", [{"file": "chapters/12-grpo", "sections": [{"file": "labs/12-grpo"}]}]),
         ("Video and three dimensions", [{"file": "chapters/16-three-d"}]),
-        ("Reference", [{"file": "results"}, {"file": "bibliography"}]),
+        ("Reference", [{"file": "reward-explorer"}, {"file": "results"}, {"file": "bibliography"}]),
     ]
+    record = json.loads((copy / "benchmarks" / "explorer" / "states.json").read_text())
+    explorer, about = staged / "assets" / "explorer", "engine.json"
+    needed = json.loads((explorer / about).read_text())
+    assert set(needed["runs"]) == set(record["runs"])
+    for name in ("engine.js", "page.js", "widget.js", *needed["runs"].values(), *needed["parts"].values()):
+        assert (explorer / name).stat().st_size > 1000, name
+    (copy / "benchmarks" / next(iter(record["runs"].values()))).unlink()
+    with pytest.raises(BookError, match="reward explorer.*git checkout"):
+        stage(copy, fake_assets, tmp_path / "src")
+    shutil.copytree(root / "benchmarks", copy / "benchmarks", dirs_exist_ok=True)
     assert all((staged / "assets" / "widgets" / name).exists() for name in ("anywidget.js", "paths.js"))
     assert not (staged / "executed").exists() and (staged / "chapters/figures/12-before-after.png").exists()
     address = "https://example.org/course"

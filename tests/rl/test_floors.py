@@ -42,7 +42,7 @@ KNOWS = {
     "rewards": {"rl", "worlds", "generators"},
     "finetune": {"policies", "rewards", "rl"},
     "atlas": set(),
-    "book": {"course"},
+    "book": {"course", "widgets"},
     "cli": set(FLOORS),
     "__main__": {"cli"},
 }

@@ -12,6 +12,7 @@ from pybtex.style.formatting.plain import Style
 from pybtex.style.labels import BaseLabelStyle
 
 from pixelpolicy.book.executed import STATE
+from pixelpolicy.book.explorer import RewardExplorerHere, add_script
 
 ASSETS = "assets"
 # A widget that none of these holds is asked for at an address that is nowhere, rather than from the outside.
@@ -40,6 +41,7 @@ class BookStyle(Style):
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     register_plugin("pybtex.style.formatting", "pixelpolicy", BookStyle)
+    app.add_directive("reward-explorer", RewardExplorerHere)
     # jupyter-book puts each script below _static on every page, so what only some pages need joins after its look
     app.connect("builder-inited", _add_assets)
     # before sphinxcontrib-bibtex writes labels, at the usual priority of 500
@@ -61,6 +63,7 @@ def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, An
             app.add_js_file(path, priority=801 + place, **attributes)
     scripts[:] = [script for script in scripts if not _is_thebe(script)]
     if body := context.get("body"):
+        add_script(app, body)
         # ARIA allows only list items in a list
         body = body.replace('role="doc-biblioentry"', 'role="listitem"')
         # thebe's settings, left behind in the text of notebooks

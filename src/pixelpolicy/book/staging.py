@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 import yaml
 
+from pixelpolicy.book.explorer import place_explorer
 from pixelpolicy.book.pages import lab_page
 from pixelpolicy.book.results import results_page
 from pixelpolicy.course.source import sources
@@ -25,6 +26,7 @@ PARTS = {
     18: "Wider views",
 }
 LAST_PART = "Reference"
+EXPLORER = "reward-explorer"
 REFERENCES = "references.bib"
 
 
@@ -32,7 +34,8 @@ def stage(root: Path, assets: Path, folder: Path, references: Path | None = None
     """Lay the book's sources out in `folder`, which is made anew; returns it.
 
     From `book/` come the configuration, the pages and the static files, from `chapters/` the text, from `solutions/`
-    and `book/executed/` the labs, from `benchmarks/` the results, from `assets` scripts and fonts. Raises BookError
+    and `book/executed/` the labs, from `benchmarks/` the results and what the reward explorer shows, from `assets`
+    scripts and fonts. Raises BookError
     where a file that the book cannot do without is missing, or a name has no number.
     """
     references = references or root / "book" / REFERENCES
@@ -46,6 +49,7 @@ def stage(root: Path, assets: Path, folder: Path, references: Path | None = None
     shutil.copytree(assets, folder / "assets", ignore=shutil.ignore_patterns(".*"))
     shutil.copytree(folder / "widgets", folder / "assets" / "widgets", dirs_exist_ok=True)
     _anywidget(folder / "assets" / "widgets" / "anywidget.js")
+    place_explorer(root, folder / "assets")
     (folder / "labs").mkdir()
     for path in sources(root):
         nbformat.write(lab_page(root, path), folder / "labs" / f"{path.stem}.ipynb")
@@ -68,7 +72,8 @@ def table_of_contents(staged: Path) -> dict[str, Any]:
             entry["sections"] = [{"file": pages[1]}]
         first = max((first for first in PARTS if first <= number), default=min(PARTS))
         parts.setdefault(PARTS[first], []).append(entry)
-    parts[LAST_PART] = [{"file": "results"}, {"file": "bibliography"}]
+    own = [EXPLORER] if (staged / f"{EXPLORER}.md").exists() else []
+    parts[LAST_PART] = [{"file": name} for name in (*own, "results", "bibliography")]
     listed = [{"caption": caption, "chapters": entries} for caption, entries in parts.items()]
     return {"format": "jb-book", "root": "index", "parts": listed}
 

@@ -55,7 +55,7 @@ class RewardNetwork(nn.Module):
         self, pictures: Float[Tensor, "batch 3 side side"], tokens: Int[Tensor, "batch words"]
     ) -> Float[Tensor, "batch"]:
         words = self.sentence(self.embedding(tokens).flatten(1))
-        coordinates = self.coordinates.expand(len(pictures), -1, -1, -1)
+        coordinates = self.coordinates.expand(pictures.shape[0], -1, -1, -1)
         x = self.stem(torch.cat([pictures, coordinates], 1))
         for i, film in enumerate(self.films):
             scale, shift = film(words)[:, :, None, None].chunk(2, 1)

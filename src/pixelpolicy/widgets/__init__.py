@@ -3,7 +3,15 @@
 from pixelpolicy.widgets.clip_explorer import ClipExplorer
 from pixelpolicy.widgets.gridworld import GridworldEditor
 from pixelpolicy.widgets.pair_labeller import PairLabeller
+from pixelpolicy.widgets.reward_explorer import RewardExplorer
 from pixelpolicy.widgets.tilt_explorer import TiltExplorer
 from pixelpolicy.widgets.trajectory_scrubber import TrajectoryScrubber
 
-__all__ = ["ClipExplorer", "GridworldEditor", "PairLabeller", "TiltExplorer", "TrajectoryScrubber"]
+__all__ = [
+    "ClipExplorer",
+    "GridworldEditor",
+    "PairLabeller",
+    "RewardExplorer",
+    "TiltExplorer",
+    "TrajectoryScrubber",
+]

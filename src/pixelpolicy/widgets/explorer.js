@@ -217,7 +217,8 @@ function explorer({ model, el }, kind) {
     if (move(event.key)) event.preventDefault();
   }
 
-  // Calls `update` (which gives the sentences to say) and draws, now and whenever a trait changes.
+  // Calls `update` (which gives the sentences to say) and draws, now and whenever a trait changes, or `again` is called.
+  let again = () => {};
   function live(traits, update) {
     const redraw = () => [...parts, ...charts].forEach((part) => part());
     const change = () => {
@@ -225,6 +226,7 @@ function explorer({ model, el }, kind) {
       redraw();
       tell(sentences);
     };
+    again = change;
     let width = 0;
     const watch = new ResizeObserver(() => {
       if (root.clientWidth === width) return;
@@ -242,5 +244,5 @@ function explorer({ model, el }, kind) {
     };
   }
 
-  return { root, body, section, slider, checkbox, chart, legend, readout, drag, live };
+  return { root, body, section, slider, checkbox, chart, legend, readout, drag, live, again: () => again() };
 }
