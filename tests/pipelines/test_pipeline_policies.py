@@ -5,11 +5,12 @@ from functools import partial
 
 import pytest
 import torch
-from adapters import lora_of
+from adapters import lora_of, shaken
 
-from pixelpolicy.finetune import GRPO, GRPOConfig, Loop, LoopConfig
+from pixelpolicy.finetune import DDPO, GRPO, GRPOConfig, Loop, LoopConfig
+from pixelpolicy.finetune.reward_gradient import Window, differentiable_samples
 from pixelpolicy.policies import DenoisingPolicy, cps, ddim_eta, flow_sde, trajectory_kl
-from pixelpolicy.rewards import jpeg_compressibility
+from pixelpolicy.rewards import jpeg_compressibility, redness
 from pixelpolicy.worlds import shapes
 
 KINDS = ["sd3", "sd15"]
@@ -134,3 +135,30 @@ def test_the_loop_trains_the_adapter_and_not_the_base(folder, opened):
     with loop.averaged_weights():
         assert (ratios(policy, drawn) != 1).any()
     assert (ratios(replace(policy, generator=base), drawn) == 1).all()
+
+
+def test_ddpo_trains_the_adapter_with_guidance(generator):
+    policy = policy_of(generator.student(), guidance_scale=5.0)
+    prompts = lambda count, rng: [TEXTS[i] for i in rng.integers(len(TEXTS), size=count)]  # noqa: E731
+    algorithm = DDPO(policy, redness(), prompts, GRPOConfig(prompts_per_iteration=4, group_size=1, trained_steps=1000))
+    loop = Loop(algorithm, LoopConfig(iterations=1, learning_rate=1e-2, progress=False))
+    assert loop.run()[0]["grad_norm"] > 0
+    assert all(parameter.grad is None for parameter in generator.transformer.parameters())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_reward_gradient_passes_the_last_steps_of_the_rollout(generator, count):
+    """DRaFT-K: the samples are the rollout's; all checkpointing, of steps and within them, leaves the gradient."""
+    student = shaken(generator.student())
+    policy = policy_of(student, guidance_scale=2.0)
+    seeds, window = torch.arange(2), Window(4 - count, 4)
+    expected, gradients = policy.rollout(TEXTS[:2], seeds=seeds).samples, []
+    for checkpointing in (False, True):
+        student.checkpoint_gradients(checkpointing)
+        samples, _ = differentiable_samples(policy, TEXTS[:2], seeds, window, checkpointing=checkpointing)
+        torch.testing.assert_close(samples.detach(), expected, rtol=0, atol=1e-5)
+        reward = redness()(samples, TEXTS[:2]).mean()
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(reward, [*lora_of(student).values()])]))
+    student.checkpoint_gradients(False)  # of the autoencoder, which other tests use
+    assert gradients[0].norm() > 1e-6
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()

@@ -85,6 +85,8 @@ def test_each_sample_may_have_its_own_noise_level(generator):
     for i, sigma in enumerate(sigmas):
         alone = generator.velocity(latents[i : i + 1], sigma, conditioning[0][i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-5, atol=1e-5)
+    with pytest.raises(RolloutError, match="at sigma = 1; .* only below 1"):
+        generator.velocity(latents, torch.tensor([0.5, 1.0, 0.5]), *conditioning)
 
 
 def test_a_picture_is_decoded_from_where_a_trajectory_ends(generator):

@@ -7,6 +7,7 @@ from headers import command, rows
 
 from pixelpolicy.pipelines.sd15_config import (
     FETCH,
+    LICENCE,
     REPOSITORY,
     activation_bytes,
     decode_bytes,
@@ -73,3 +74,4 @@ def test_a_lab_on_this_model_states_what_is_counted(lab):
     assert f"{size.disk:.1f} GB" in stated["disk"]
     assert f"{size.loading:.1f} GB" in stated["VRAM, loading"] and f"{size.training:.1f} GB" in stated["VRAM, training"]
     assert text.count("(estimate, unmeasured)") >= 2 and command(text) == FETCH
+    assert LICENCE in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from pixelpolicy.rl import Rollout
 
 
 class PromptStatistics:
-    """Compares a reward with the latest rewards of the same prompt (DDPO, appendix; ``(r - mean) / (std + 1e-6)``).
+    """Compares a reward with the latest rewards of the same prompt, as DDPO does: ``(r - mean) / (std + 1e-6)``.
 
     A prompt with fewer than ``least`` remembered rewards is compared with the whole batch.
     """
@@ -46,27 +46,42 @@ class PromptStatistics:
         values = torch.tensor(list(self.seen[prompt]), dtype=torch.float64)
         return (values.mean().item(), values.std(correction=0).item()) if len(values) >= self.least else None
 
+    def state(self) -> dict[str, Any]:
+        """What is remembered, as plain data."""
+        return {"seen": {prompt: list(values) for prompt, values in self.seen.items()}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.seen = {prompt: deque(values, self.memory) for prompt, values in state["seen"].items()}
+
 
 @dataclass
 class DDPO(GRPO):
-    """DDPO: every stochastic step trained, no KL, rewards compared within a prompt over time."""
+    """DDPO: every stochastic step trained, no KL, rewards compared within a prompt over time.
+
+    ``statistics`` takes the rewards and prompts of a batch and gives its advantages. One that remembers is kept in
+    checkpoints if it has ``state`` and ``load_state``, as `PromptStatistics` has.
+    """
 
     config: GRPOConfig = GRPOConfig(prompts_per_iteration=192, group_size=1, trained_steps=1000, kl_weight=0.0)
-    statistics: PromptStatistics = field(default_factory=PromptStatistics)
+    statistics: Callable[[Tensor, list[str]], Tensor] = field(default_factory=PromptStatistics)
 
     def compare(self, judged: Judged) -> Float[Tensor, "rows"]:
         return self.statistics(judged.rewards, judged.prompts)[judged.mine]
 
     def state(self) -> dict[str, Any]:
-        return {"seen": {prompt: list(values) for prompt, values in self.statistics.seen.items()}}
+        return self.statistics.state() if hasattr(self.statistics, "state") else {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        memory = self.statistics.memory
-        self.statistics.seen = {prompt: deque(values, memory) for prompt, values in state["seen"].items()}
+        if hasattr(self.statistics, "load_state"):
+            self.statistics.load_state(state)
 
 
 class Critic(nn.Module):
-    """What reward to expect of a state: latents, their noise level and their prompt to one number each."""
+    """What reward to expect of a state: latents, their noise level and their prompt to one number each.
+
+    Its network answers in deviations from the mean of the first batch's rewards. One that began at 0 would be
+    surprised alike by all rewards, whatever their unit, and its surprise would drown their differences.
+    """
 
     def __init__(self, latent_size: int, prompt_size: int, width: int = 128):
         super().__init__()
@@ -74,21 +89,46 @@ class Critic(nn.Module):
             nn.Linear(latent_size + prompt_size + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
             nn.Linear(width, 1),
         )  # fmt: skip
+        self.register_buffer("moments", torch.zeros(2))
+
+    def meet(self, rewards: Float[Tensor, "batch"]) -> None:
+        """Take mean and standard deviation from the first batch that has some spread."""
+        if self.moments[1] == 0:
+            self.moments.copy_(torch.stack([rewards.mean(), rewards.std(correction=0)]))
 
     def forward(
         self, states: Float[Tensor, "batch ..."], sigma: Tensor, prompts: Float[Tensor, "batch width"]
     ) -> Float[Tensor, "batch"]:
         level = sigma.reshape(-1, 1).expand(len(states), 1)
-        return self.layers(torch.cat([states.flatten(1).float(), prompts.flatten(1).float(), level], 1)).squeeze(1)
+        inputs = torch.cat([states.flatten(1).float(), prompts.flatten(1).float(), level], 1)
+        mean, spread = self.moments
+        return mean + spread * self.layers(inputs).squeeze(1)
+
+
+def surprise(
+    rewards: Float[Tensor, "batch"], expected: Float[Tensor, "batch steps"], spread: Float[Tensor, ""]
+) -> Float[Tensor, "batch steps"]:
+    """How much better a picture became than expected at each of its states, in units of ``spread``; no gradient."""
+    return ((rewards[:, None] - expected) / (spread + 1e-6)).detach()
+
+
+def critic_loss(expected: Float[Tensor, "batch steps"], rewards: Float[Tensor, "batch"]) -> Float[Tensor, ""]:
+    """Mean squared error of what was expected at each state to the reward that came; gradient to ``expected``."""
+    return F.mse_loss(expected, rewards.detach()[:, None].expand_as(expected))
 
 
 @dataclass
 class DPOK(GRPO):
-    """DPOK: a critic expects the reward of each state, and the KL to the base is part of the loss."""
+    """DPOK: a critic expects the reward of each state, and the KL to the base is part of the loss.
+
+    ``spread`` in `surprise` is the standard deviation of the whole batch's rewards.
+    """
 
     config: GRPOConfig = GRPOConfig(prompts_per_iteration=192, group_size=1, trained_steps=1000, kl_weight=0.02)
     critic_steps: int = 5
     critic_lr: float = 1e-3
+    surprise_of: Callable[[Tensor, Tensor, Tensor], Tensor] = surprise
+    critic_loss_of: Callable[[Tensor, Tensor], Tensor] = critic_loss
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,14 +140,14 @@ class DPOK(GRPO):
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), self.critic_lr)
 
     def compare(self, judged: Judged) -> Float[Tensor, "rows steps"]:
-        """``r - V(state)`` of each step, in deviations of the batch's rewards; then the critic learns from them."""
-        rewards, spread = judged.rewards[judged.mine], judged.rewards.std(correction=0) + 1e-6
+        """The critic is surprised by the rewards, state by state; then it learns from them."""
+        rewards = judged.rewards[judged.mine]
+        self.critic.meet(judged.rewards)
         with torch.no_grad():
-            advantages = (rewards[:, None] - self._expected(judged.rollout)) / spread
+            advantages = self.surprise_of(rewards, self._expected(judged.rollout), judged.rewards.std(correction=0))
         for _ in range(self.critic_steps):
             self.critic_optimizer.zero_grad()
-            expected = self._expected(judged.rollout)
-            F.mse_loss(expected, rewards[:, None].expand_as(expected)).backward()
+            self.critic_loss_of(self._expected(judged.rollout), rewards).backward()
             average_gradients(self.critic.parameters())
             self.critic_optimizer.step()
         return advantages

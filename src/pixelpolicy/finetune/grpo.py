@@ -92,7 +92,9 @@ class GRPO:
         mine = division.mine
         rollout = policy.rollout([prompts[row] for row in mine], seeds=seeds[mine])
         rewards, components = division.judge(self.reward, rollout)
-        metrics = {"reward": rewards.mean().item(), "zero_variance_groups": zero_variance_groups(rewards, groups)}
+        metrics = {"reward": rewards.mean().item()}
+        if config.group_size > 1:
+            metrics["zero_variance_groups"] = zero_variance_groups(rewards, groups)
         metrics |= {f"reward/{name}": value.mean().item() for name, value in components.items()}
         return (rollout, self.compare(Judged(prompts, groups, rewards, mine, rollout)), steps), metrics
 

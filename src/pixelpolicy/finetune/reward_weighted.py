@@ -19,6 +19,7 @@ from pixelpolicy.policies.denoising import DenoisingPolicy
 from pixelpolicy.rl import Reward, Rollout, reward_weights
 
 WeightsOf = Callable[[Tensor, Tensor], Tensor]
+Matching = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def exponential(rewards: Float[Tensor, "batch"], groups: Int[Tensor, "batch"], *, beta: float = 0.1) -> Tensor:
@@ -40,6 +41,16 @@ def best_of_group(rewards: Float[Tensor, "batch"], groups: Int[Tensor, "batch"],
     return weights
 
 
+def weighted_matching(
+    velocity: Float[Tensor, "batch ..."],
+    x0: Float[Tensor, "batch ..."],
+    x1: Float[Tensor, "batch ..."],
+    weights: Float[Tensor, "batch"],
+) -> Float[Tensor, ""]:
+    """The flow-matching loss, each sample counted by its weight: ``mean_i w_i mean_j (v - (x1 - x0))_ij^2``."""
+    return (weights * (velocity - (x1 - x0)).square().flatten(1).mean(1)).mean()
+
+
 @dataclass(frozen=True)
 class RewardWeightedConfig(BatchConfig):
     """Settings of RWR and RAFT: every sample is used ``noise_draws`` times, each time with noise of its own."""
@@ -57,6 +68,7 @@ class RewardWeighted:
     draw_prompts: Callable[[int, np.random.Generator], list[str]]
     config: RewardWeightedConfig = RewardWeightedConfig()
     weights_of: WeightsOf = exponential
+    matching: Matching = weighted_matching
 
     def __post_init__(self) -> None:
         self.reference = self.policy.frozen_copy()
@@ -95,7 +107,7 @@ class RewardWeighted:
             level = sigma.reshape(-1, *[1] * (x0.ndim - 1))
             state, conditioning = (1 - level) * x0 + level * x1, self.policy.generator.encode(rollout.prompts)
             velocity = self.policy.generator.velocity(state, sigma, *conditioning)
-            value = (weight * (velocity - (x1 - x0)).square().flatten(1).mean(1)).mean()
+            value = self.matching(velocity, x0, x1, weight)
             details = {"matching": value.item()}
             if self.config.anchor_weight:
                 with torch.no_grad():

@@ -53,11 +53,16 @@ class SD15Generator(PipelineGenerator):
         """The flow's velocity ``x1 - x0`` (noise minus picture) at noise level ``sigma``, a number below 1 or
         ``[batch]``; in float32, or for latents in float64 in float64.
 
-        The UNet is asked at the timestep nearest to sigma. At sigma = 1 there is no answer: from pure noise, the noise
-        tells nothing of the picture.
+        The UNet is asked at the timestep nearest to sigma. Raises `RolloutError` at sigma = 1, where all is noise and
+        its prediction tells nothing of the picture.
         """
         latents = latents.to(torch.promote_types(latents.dtype, torch.float32))
         sigma = torch.as_tensor(sigma, device=latents.device, dtype=torch.float32).expand(len(latents))
+        if not (sigma < 1).all():
+            raise RolloutError(
+                f"a velocity was asked for at sigma = {sigma.max().item():g}; a network that predicts noise has one "
+                f"only below 1. Take the noise levels from `sigmas`."
+            )
         timesteps, sigma = self.timesteps(sigma), sigma[:, None, None, None].to(latents.dtype)
         noise = self.transformer(
             (latents / _length(sigma)).to(self.dtype),

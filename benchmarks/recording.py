@@ -1,0 +1,105 @@
+"""What the recorded runs on the shapes base share: their arguments, the watching, the measuring, the record."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelpolicy.course import recorded
+from pixelpolicy.course.files import course_root, write_json
+from pixelpolicy.course.results import read_benchmark, record
+from pixelpolicy.finetune import Loop, LoopConfig
+from pixelpolicy.generators import evaluate, load
+from pixelpolicy.generators.image import ImageGenerator
+from pixelpolicy.policies import DenoisingPolicy, trajectory_kl
+from pixelpolicy.worlds import shapes
+
+SPLITS = ("test", "held-out")
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--iterations", type=int, help="fewer than the run has, for a trial")
+    return parser
+
+
+def train(algorithm: Any, config: LoopConfig, every: int) -> Loop:
+    """Train to the end, going on where it was interrupted; ``every`` so many iterations the validation set is read."""
+    loop = Loop(algorithm, config)
+
+    def watch(loop: Loop, metrics: dict[str, float]) -> None:
+        if loop.iteration % every == 0 or loop.iteration == config.iterations:
+            with loop.averaged_weights():
+                scores = evaluate(algorithm.policy.generator, "validation", per_kind=64)
+            metrics |= {key: scores[key] for key in ("accuracy", "dense", "diversity")}
+
+    loop.run([watch])
+    return loop
+
+
+def scores(generator: ImageGenerator, per_kind: int = 256) -> dict[str, dict[str, float]]:
+    """What `evaluate` says of a generator on the splits that nothing was chosen on."""
+    return {split: evaluate(generator, split, per_kind=per_kind) for split in SPLITS}
+
+
+def changes(before: dict, after: dict, policy: DenoisingPolicy, base: ImageGenerator) -> dict[str, dict[str, float]]:
+    """Metrics of a record: scores before and after, and the KL of the trained ``policy`` to the base in nats.
+
+    Where no two accepted pictures share a prompt there is no diversity: 0.
+    """
+    keys = ["accuracy", *(f"accuracy_{kind}" for kind in shapes.KINDS), "dense", "diversity"]
+    pairs = {key: (before["test"][key], after["test"][key]) for key in keys}
+    metrics = {
+        key: dict(zip(("before", "after"), map(float, np.nan_to_num(pair)), strict=True)) for key, pair in pairs.items()
+    }
+    metrics["accuracy_held_out"] = {
+        when: s["held-out"]["accuracy"] for when, s in (("before", before), ("after", after))
+    }
+    texts = shapes.evaluation_pairs("test", 24)[0]
+    kl = trajectory_kl(policy, replace(policy, generator=base), texts, torch.arange(len(texts)))
+    return metrics | {"kl_nats": {"before": 0.0, "after": kl.mean().item()}}
+
+
+def keep_record(
+    name: str, metrics: dict, log: list[dict[str, float]], *, seed: int, source: Path | str, **more: Any
+) -> None:
+    """Put the record into `benchmarks/NAME.json`, in place of one of the same method and seed."""
+    entry = record(
+        name, metrics, seed=seed, source=source, seconds=sum(row["seconds"] for row in log),
+        cpu_seconds=sum(row["cpu_seconds"] for row in log), **more,
+    )  # fmt: skip
+    path = course_root() / "benchmarks" / f"{name}.json"
+
+    def which(made: dict) -> tuple[str, int]:
+        return made.get("method", ""), made["seed"]
+
+    others = [made for made in (read_benchmark(path) if path.exists() else []) if which(made) != which(entry)]
+    write_json(path, sorted([*others, entry], key=which))
+
+
+def long_run(description: str, make: Callable[[ImageGenerator, int], Any], config: LoopConfig, *, source: str) -> None:
+    """The recorded long run of a lab: its log, its weights, its record.
+
+    ``make`` takes a generator to train and a seed, and gives the algorithm.
+    """
+    parser = arguments(description)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    name, base = config.name, load("shapes")
+    algorithm = make(base.student(), asked.seed)
+    folder = course_root() / "runs" / name / f"seed-{asked.seed}"
+    loop = train(algorithm, replace(config, iterations=asked.iterations or config.iterations, folder=folder), every=20)
+    with loop.averaged_weights():
+        recorded.keep(name, asked.seed, loop.history, algorithm.model.state_dict(), base)
+    tuned = recorded.apply(name, asked.seed, load("shapes"))  # measured as it will be loaded
+    metrics = changes(scores(base), scores(tuned), replace(algorithm.policy, generator=tuned), base)
+    samples = len(loop.history) * algorithm.config.size
+    keep_record(name, metrics, loop.history, seed=asked.seed, samples=samples, source=source)
