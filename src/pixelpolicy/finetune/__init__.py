@@ -3,7 +3,13 @@
 from pixelpolicy.finetune.ddpo import DDPO, DPOK, PromptStatistics
 from pixelpolicy.finetune.grpo import GRPO, GRPOConfig, random_steps, window_steps
 from pixelpolicy.finetune.loop import Loop, LoopConfig
-from pixelpolicy.finetune.reward_gradient import RewardGradient, RewardGradientConfig, Window
+from pixelpolicy.finetune.reward_gradient import (
+    RewardGradient,
+    RewardGradientConfig,
+    Window,
+    last_steps,
+    one_leap,
+)
 from pixelpolicy.finetune.reward_weighted import RewardWeighted, RewardWeightedConfig
 
 __all__ = [
@@ -19,6 +25,8 @@ __all__ = [
     "RewardWeighted",
     "RewardWeightedConfig",
     "Window",
+    "last_steps",
+    "one_leap",
     "random_steps",
     "window_steps",
 ]

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from pixelpolicy.errors import RolloutError
 from pixelpolicy.policies.transitions import Transition, cps, ode
 from pixelpolicy.rl import Rollout, gaussian_kl, gaussian_log_prob
-
-Gaussian = Callable[[Tensor, tuple[Tensor, ...], Tensor, int, bool], tuple[Tensor, Tensor]]
+from pixelpolicy.rl.log_probs import at_least_float32
 
 
 class Denoiser(Protocol):
@@ -98,7 +97,7 @@ class DenoisingPolicy:
     def gaussian(self, states: Tensor, conditioning: tuple[Tensor, ...], sigmas: Tensor, step: int, stochastic: bool):
         """``(mean, std)`` of the next state by the transition, or by the ODE where the step is not stochastic."""
         transition = self.transition if stochastic else ode
-        states = states.to(self.generator.device, torch.float32)
+        states = at_least_float32(states.to(self.generator.device))
         sigma, sigma_next = sigmas[step].to(states.device), sigmas[step + 1].to(states.device)
         return transition(states, self.velocity(states, sigma, conditioning), sigma, sigma_next)
 
@@ -152,27 +151,27 @@ class DenoisingPolicy:
             states.append(state)
         return torch.stack(states, 1).cpu(), log_probs, self.generator.decode(state.float()).float().cpu()
 
+    def draws(self, seeds: Int[Tensor, "batch"]) -> Iterator[Tensor]:
+        """Standard normal latents ``[batch, ...]`` without end, one random stream a sample: the first is where a
+        trajectory starts, the others are the noise of its stochastic steps in order."""
+        streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        shape, device = self.generator.latent_shape, self.generator.device
+        while True:
+            yield torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
+
     def walk(
-        self, prompts: list[str], *, seeds: Int[Tensor, "batch"], noisy: Sequence[int], gaussian: Gaussian | None = None
+        self, prompts: list[str], *, seeds: Int[Tensor, "batch"], noisy: Sequence[int]
     ) -> Iterator[tuple[int, Tensor, Tensor | None, Tensor | None]]:
         """The states of trajectories one after another: ``(step, state, mean, std)``; ``state`` came of that step.
 
-        The first has step -1 and comes of nothing but noise. A state is ``mean + std * noise``, so that a gradient
-        flows through it where gradients are on: the reparameterised policy gradient. ``gaussian`` may stand in for the
-        method of that name.
+        The first has step -1 and comes of nothing but noise.
         """
-        streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        shape, device = self.generator.latent_shape, self.generator.device
-
-        def draw() -> Tensor:
-            return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
-
-        sigmas, gaussian = self.generator.sigmas(self.steps), gaussian or self.gaussian
-        state, conditioning = self.first_state(draw()), self.conditioning(prompts)
+        sigmas, draws = self.generator.sigmas(self.steps), self.draws(seeds)
+        state, conditioning = self.first_state(next(draws)), self.conditioning(prompts)
         yield -1, state, None, None
         for step in range(self.steps):
-            mean, std = gaussian(state, conditioning, sigmas, step, step in noisy)
-            state = (mean + std * draw() if step in noisy else mean).to(self.dtype)
+            mean, std = self.gaussian(state, conditioning, sigmas, step, step in noisy)
+            state = (mean + std * next(draws) if step in noisy else mean).to(self.dtype)
             yield step, state, mean, std
 
     def distribution(self, rollout: Rollout, step: int) -> tuple[Tensor, Tensor]:
