@@ -7,8 +7,7 @@ import pytest
 import torch
 from adapters import lora_of, shaken
 
-from pixelpolicy.finetune import DDPO, GRPO, GRPOConfig, Loop, LoopConfig
-from pixelpolicy.finetune.reward_gradient import Window, differentiable_samples
+from pixelpolicy.finetune import DDPO, GRPO, GRPOConfig, Loop, LoopConfig, RewardGradient, RewardGradientConfig, Window
 from pixelpolicy.policies import DenoisingPolicy, cps, ddim_eta, flow_sde, trajectory_kl
 from pixelpolicy.rewards import jpeg_compressibility, redness
 from pixelpolicy.worlds import shapes
@@ -155,7 +154,8 @@ def test_a_reward_gradient_passes_the_last_steps_of_the_rollout(generator, count
     expected, gradients = policy.rollout(TEXTS[:2], seeds=seeds).samples, []
     for checkpointing in (False, True):
         student.checkpoint_gradients(checkpointing)
-        samples, _ = differentiable_samples(policy, TEXTS[:2], seeds, window, checkpointing=checkpointing)
+        algorithm = RewardGradient(policy, redness(), list, RewardGradientConfig(checkpointing=checkpointing))
+        samples, _ = algorithm.samples(TEXTS[:2], seeds, window)
         torch.testing.assert_close(samples.detach(), expected, rtol=0, atol=1e-5)
         reward = redness()(samples, TEXTS[:2]).mean()
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(reward, [*lora_of(student).values()])]))
