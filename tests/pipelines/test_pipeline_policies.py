@@ -14,10 +14,7 @@ from pixelpolicy.worlds import shapes
 
 KINDS = ["sd3", "sd15"]
 TRANSITIONS = {"sd3": partial(cps, noise=0.7), "sd15": partial(ddim_eta, noise=1.0)}
-# What no gradient reaches: the last block of SD3 has no use for what the text asks; at the lowest level of the small
-# UNet there is one token, which attends to itself whatever it asks.
-IDLE = ("transformer_blocks.1.attn.add_q_proj.", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.",
-        "mid_block.attentions.0.transformer_blocks.0.attn1.to_k.")  # fmt: skip
+IDLE = "transformer_blocks.1.attn.add_q_proj."  # the last block of SD3 has no use for what the text asks
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 TEXTS = ["a red circle", "two blue squares", "a red circle", "a green triangle above a red square", "a red circle"]
 
@@ -71,7 +68,7 @@ def test_gradients_reach_the_adapter_and_nothing_else(folder, opened, dtype):
     policy.log_prob(policy.rollout(TEXTS[:3], seeds=torch.arange(3)), 1).sum().backward()
     for name, parameter in student.transformer.named_parameters():
         if name.startswith(IDLE) and "lora_B" in name:
-            assert parameter.grad.abs().max() < 1e-9, name
+            assert not parameter.grad.any(), name
         elif "lora_B" in name:
             assert parameter.grad.dtype == torch.float32 and parameter.grad.abs().max() > 0, name
         elif "lora_A" in name:  # multiplied by a B of 0

@@ -37,13 +37,14 @@ def twin(folder: str | Path, *, width: int = 16, picture: int = 64, seed: int = 
 
 
 def tiny(*, width: int = 16, picture: int = 64) -> dict[str, dict[str, Any]]:
-    """The published configuration with small numbers in it."""
+    """The published configuration with small numbers in it; of the UNet's four levels the first and the last."""
     clip = tiny_clip()
     changes = {
         "unet": {
-            "sample_size": picture // 8, "block_out_channels": (width, width, 2 * width, 2 * width),
-            "layers_per_block": 1, "attention_head_dim": 2, "cross_attention_dim": clip["hidden_size"],
-            "norm_num_groups": 4,
+            "sample_size": picture // 8, "block_out_channels": (width, 2 * width), "layers_per_block": 1,
+            "attention_head_dim": 2, "cross_attention_dim": clip["hidden_size"], "norm_num_groups": 4,
+            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
         },
         "vae": {
             "sample_size": picture, "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4,
