@@ -2,6 +2,7 @@
 
 from pixelpolicy.rewards.colour import prompt_colours, redness
 from pixelpolicy.rewards.compressibility import jpeg_compressibility, jpeg_incompressibility
+from pixelpolicy.rewards.image_text import held_out_emoji, image_text_alignment, known_prompts
 from pixelpolicy.rewards.learned import RewardNetwork, fit_pairs, fit_scores, learned_proxy, learned_reward
 from pixelpolicy.rewards.reading import compare_readers, second_text_rendering, text_rendering
 from pixelpolicy.rewards.verifier import shapes_dense, shapes_strict
@@ -11,8 +12,11 @@ __all__ = [
     "compare_readers",
     "fit_pairs",
     "fit_scores",
+    "held_out_emoji",
+    "image_text_alignment",
     "jpeg_compressibility",
     "jpeg_incompressibility",
+    "known_prompts",
     "learned_proxy",
     "learned_reward",
     "prompt_colours",
