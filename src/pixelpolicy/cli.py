@@ -27,8 +27,12 @@ DEBUG = "PIXELPOLICY_DEBUG"
 FIRST_LAB = "12"
 FIRST_PORT = 8888
 LAB_START_SECONDS = 120
-# Checkpoints of rewards, and what remakes each; they follow from published packages.
-REWARDS = {"image-text": "pixelpolicy.rewards.image_text_fit", "second-reader": "pixelpolicy.rewards.second_reader"}
+# Checkpoints of rewards, and what remakes each: from published packages, or from the base of shapes.
+REWARDS = {
+    "proxy": "pixelpolicy.rewards.proxy",
+    "image-text": "pixelpolicy.rewards.image_text_fit",
+    "second-reader": "pixelpolicy.rewards.second_reader",
+}
 STATES = {"new": "dim", "begun": "yellow", "passed": "green", "caught up": "cyan"}
 # Counts of `pretrain` in the profile smoke.
 SMOKE = {
@@ -276,7 +280,7 @@ def status() -> None:
 
 @app.command()
 def pretrain(
-    name: Annotated[str, typer.Argument(help="Which checkpoint: shapes, image-text, second-reader.")],
+    name: Annotated[str, typer.Argument(help="Which checkpoint: shapes, proxy, image-text, second-reader.")],
     seed: Annotated[int, typer.Option(help="What everything random follows from.")] = 0,
     folder: Annotated[Path | None, typer.Option(help="Where the run lies [default: runs/pretrain-NAME].")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [default: torch's own].")] = None,

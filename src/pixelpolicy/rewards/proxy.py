@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from pixelpolicy.generators.checkpoint import load, save_weights
 from pixelpolicy.rewards.learned import RewardNetwork, fit_scores
+from pixelpolicy.verified import write_text
 from pixelpolicy.worlds import shapes
 
 
@@ -64,20 +65,21 @@ def agreement(network: RewardNetwork, pictures: Tensor, prompts: list[str], dens
     return {"correlation": torch.corrcoef(torch.stack([values, dense]))[0, 1].item(), "auc": above.item()}
 
 
-def make(folder: Path, recipe: Recipe = Recipe()) -> dict[str, dict[str, float]]:
+def publish(folder: Path, recipe: Recipe = Recipe()) -> dict[str, dict[str, float]]:
     """Train the proxy from its seed and write its weights and model card to ``folder``; how it agrees held out."""
     pictures, prompts, dense, strict = judged_pictures(recipe.pictures, [recipe.seed, 1])
     torch.manual_seed(recipe.seed)
     network = RewardNetwork()
     fit_scores(network, pictures, prompts, dense, steps=recipe.steps, seed=recipe.seed)
-    save_weights(network.state_dict(), folder / "proxy.safetensors")
     held = judged_pictures(recipe.held_out, [recipe.seed, 2])
     own, other = slice(0, recipe.held_out), slice(recipe.held_out, None)
     scores = {
         name: agreement(network, *(part[rows] for part in held))
         for name, rows in (("own prompts", own), ("near prompts", other))
     }
-    (folder / "README.md").write_text(card(network, recipe, scores), encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "README.md", card(network, recipe, scores))
+    save_weights(network.state_dict(), folder / "proxy.safetensors")
     return scores
 
 
