@@ -19,7 +19,7 @@ from pixelpolicy.verified import finish_replacing, write_manifest, write_text, w
 from pixelpolicy.worlds import shapes
 
 HELD_OUT = 150  # concepts that no regression sees
-RIDGE = 1.0  # chosen, like the next, on validation concepts (seeds of `split` from 1000 on): never on those held out
+RIDGE = 1.0  # chosen, like the next, by recall on validation concepts; the card says which of them are held out
 WHITENING = 0.25  # the power of the sentences' covariance by which their common directions are shrunk
 WHITE = torch.ones(3)
 
@@ -132,8 +132,13 @@ Shuffled is the first with the captions in a wrong order.
 ## How it was made
 
 `pixelpolicy pretrain image-text` remakes it: {packages} from npm, pinned by SHA-512, without variants of skin tone;
-each picture on white and on a ground of random colour. Ridge {ridge:g}, whitening {whitening:g}: chosen on other
-concepts than the {held_out}.
+each picture on white and on a ground of random colour. Ridge {ridge:g}, whitening {whitening:g}.
+
+These two, the picture's size, the root of the features, the templates and the grounds were chosen, from about thirty
+settings, by recall on 488 validation concepts. By an oversight 25 of those are among the {held_out} held out here (and
+27 and 43 among the {held_out} of seeds 1 and 2 in `benchmarks/rewards.json`), so the scores above are not wholly
+independent of that choice. Over the 125 that had no part in it recall@1, still among all {held_out} captions, is 0.216
+(fluent, noto) and 0.256 (noto, fluent). No regression was ever fitted to a concept on which it is measured.
 
 ## Limits and licences
 
