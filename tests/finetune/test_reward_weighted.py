@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pixelpolicy.finetune import Loop, LoopConfig, RewardWeighted, RewardWeightedConfig
-from pixelpolicy.finetune.reward_weighted import best_of_group, exponential, noise_of, weighted_matching
+from pixelpolicy.finetune.reward_weighted import best_of_group, exponential, noise_of, pictures_of, weighted_matching
 from pixelpolicy.policies import DenoisingPolicy, ode
-from pixelpolicy.rl import Reward
+from pixelpolicy.rl import Reward, Rollout
 
 PROMPTS = ("a red circle", "two blue squares", "a green triangle")
 REWARDS = torch.tensor([0.1, 0.9, 0.4, 2.0, 2.5, 1.0, 0.3, 0.3, 0.3])
@@ -216,3 +216,12 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(make_twin, tmp_path)
     assert going_on.iteration == 2
     assert without_clock(going_on.run()) == without_clock(history)
     assert torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("last", [0.0, 0.03])
+def test_the_pictures_are_those_that_were_decoded(last):
+    """Where sampling ends above 0, they are the latents of the variance-preserving process."""
+    states = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    sigmas, stochastic = torch.tensor([1.0, 0.5, last]), torch.tensor([True, False])
+    rollout = Rollout(["a", "b"], torch.arange(2), states, sigmas, stochastic, torch.zeros(2, 2), states)
+    torch.testing.assert_close(pictures_of(rollout), states[:, 2] / math.hypot(1 - last, last))

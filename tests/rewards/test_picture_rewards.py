@@ -243,3 +243,18 @@ def test_pictures_of_an_odd_size_are_refused(make, size):
 def test_larger_pictures_get_the_same_verdicts(batch, make):
     larger = batch[0].repeat_interleave(4, -1).repeat_interleave(4, -2)
     assert torch.equal(make()(larger, batch[1]), make()(*batch))
+
+
+@pytest.mark.parametrize("quality", [10, 95])
+def test_the_header_of_a_jpeg_is_what_no_picture_can_save(quality):
+    """The bytes up to the scan are equal for any two pictures of a size; those after them hold the picture alone."""
+    rng, header = np.random.default_rng(0), compressibility.header_kilobytes(quality)
+    files = [
+        compressibility._file(p.astype(np.float32), quality)
+        for p in (np.zeros((3, 32, 32)), rng.normal(size=(3, 32, 32)))
+    ]
+    fixed = round(header * 1000) - 2
+    differs = next(i for i, (a, b) in enumerate(zip(*files, strict=False)) if a != b)
+    assert differs >= fixed and files[0][:fixed] == files[1][:fixed] and files[0][-2:] == b"\xff\xd9"
+    # A picture of one grey: of each 8x8 block and channel a few bits.
+    assert 0 < compressibility.kilobytes(np.zeros((3, 32, 32), dtype=np.float32), quality) - header < 0.05

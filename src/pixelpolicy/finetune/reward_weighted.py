@@ -101,7 +101,7 @@ class RewardWeighted:
     def _loss(self, rollout: Rollout, weights: Tensor, share: float, draw: int) -> Callable:
         def loss() -> tuple[Tensor, dict[str, float]]:
             device = self.policy.generator.device
-            x0 = rollout.states[:, -1].to(device, torch.float32)
+            x0 = pictures_of(rollout).to(device, torch.float32)
             sigma, x1 = noise_of(rollout.seeds, draw, x0.shape[1:])
             sigma, x1, weight = sigma.to(device), x1.to(device), weights.to(device)
             level = sigma.reshape(-1, *[1] * (x0.ndim - 1))
@@ -117,6 +117,13 @@ class RewardWeighted:
             return share * value, details
 
         return loss
+
+
+def pictures_of(rollout: Rollout) -> Float[Tensor, "batch ..."]:
+    """The latents that were decoded. A variance-preserving sampler ends a little above noise level 0, and they are
+    its state there, which is longer by ``1 / sqrt((1-sigma)^2 + sigma^2)`` than the flow's; at 0 that is 1."""
+    last = rollout.sigmas[-1]
+    return rollout.states[:, -1] / torch.sqrt((1 - last) ** 2 + last**2)
 
 
 def noise_of(seeds: Int[Tensor, "batch"], draw: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
