@@ -50,11 +50,12 @@ def assets(root) -> Path:
         pytest.skip(str(error))
 
 
-def widget_notebook(path: Path) -> nbformat.NotebookNode:
-    """The lab of `path` as a kernel would have left it, with a trajectory scrubber under its code cell."""
+def widget_notebook(path: Path, states: Path) -> nbformat.NotebookNode:
+    """The lab of `path` as a kernel would have left it: under its code cell a trajectory scrubber and the reward
+    explorer of the record `states`."""
     from ipywidgets.embed import embed_data
 
-    from pixelpolicy.widgets import TrajectoryScrubber
+    from pixelpolicy.widgets import RewardExplorer, TrajectoryScrubber
 
     frames = np.linspace(0, 255, 9).astype(np.uint8)[None, :, None, None, None] * np.ones((1, 1, 3, 16, 16), np.uint8)
     scrubber = TrajectoryScrubber(
@@ -63,11 +64,14 @@ def widget_notebook(path: Path) -> nbformat.NotebookNode:
         labels=[f"sigma {1 - place / 8:.2f}" for place in range(9)],
         alt="A grey square that grows lighter.",
     )
-    manager = embed_data(views=[scrubber], drop_defaults=False)["manager_state"]
+    explorer = RewardExplorer.from_states(states, alt="The reward explorer.")
+    manager = embed_data(views=[scrubber, explorer], drop_defaults=False)["manager_state"]
     notebook = lab_notebook(read_source(path), answers=True)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    view = {"model_id": scrubber.model_id, "version_major": 2, "version_minor": 0}
-    cell.outputs = [nbformat.v4.new_output("display_data", {VIEW: view, "text/plain": "TrajectoryScrubber"})]
+    for widget in (scrubber, explorer):
+        view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
+        shown = {VIEW: view, "text/plain": type(widget).__name__}
+        cell.outputs.append(nbformat.v4.new_output("display_data", shown))
     notebook.metadata["widgets"] = {STATE: manager}
     return notebook
 
@@ -81,7 +85,7 @@ def course_of_the_book(root, tmp_path_factory) -> Path:
     shutil.copy(root / "pyproject.toml", copy)
     path = copy / "solutions" / "98-widget.py"
     path.write_text(SOLUTION, encoding="utf-8")
-    executed = tidied(widget_notebook(path))
+    executed = tidied(widget_notebook(path, copy / "benchmarks" / "explorer" / "states.json"))
     ours = {"source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "profile": "cpu"}
     executed.metadata["pixelpolicy"] = ours
     (copy / "book" / "executed").mkdir(exist_ok=True)

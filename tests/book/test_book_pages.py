@@ -211,6 +211,23 @@ def test_the_widgets_of_part_one_live_on_their_pages(visit, built, number, kind)
     assert visit.outside == [] and visit.errors == []
 
 
+@pytest.mark.parametrize("place", ["reward-explorer.html", "labs/98-widget.html"])
+def test_the_reward_explorer_draws_without_a_kernel(visit, place):
+    """By the directive, and as a cell of an executed lab put it out; nothing of the model comes before a press."""
+    page = visit(place)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    page.locator(".pixelpolicy-rewards .pixelpolicy-explorer-lamp:not(.none)").wait_for()
+    assert not [name for name in asked if name.endswith((".wasm", ".onnx", ".safetensors"))]
+    page.get_by_role("button", name="Draw 16").click()
+    news = page.locator(".pixelpolicy-explorer-news").filter(has_text="16 pictures in")
+    news.wait_for()
+    print(f"{place}: {news.inner_text()}")
+    assert page.locator(".pixelpolicy-explorer-tile:not(.empty)").count() == 16
+    assert "ort-wasm-simd-threaded.wasm" in asked
+    assert visit.outside == [] and visit.errors == []
+
+
 def test_tables_that_cells_show_are_tables(built):
     """Where a lab has been executed; a table in Markdown would else stand there as its source."""
     for page in (built.html / "labs").glob("*.html"):

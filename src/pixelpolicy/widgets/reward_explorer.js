@@ -250,6 +250,36 @@ function render({ model, el }) {
   let now = {};
   let shown = {};
 
+  // Pictures
+  const left = make("div", "column", view.body);
+  const gallery = view.section(left, "Pictures, the highest reward first");
+  const bar = make("div", "bar-of-buttons", gallery);
+  button(bar, `Draw ${samples} pictures`, () => begin());
+  const stopper = button(bar, "Stop", () => stop());
+  view.checkbox(bar, "auto", "draw anew when a setting changes");
+  const news = make("p", "news", gallery);
+  const trouble = make("p", "trouble", gallery);
+  trouble.setAttribute("role", "alert");
+  const meaning = "Under each: the number of its prompt, its total reward, and the strict check (\u2713 accepted, \u2717 refused).";
+  make("p", "axis", gallery, { textContent: meaning });
+  const list = make("ol", "pictures", gallery);
+  const tiles = Array.from({ length: samples }, () => {
+    const tile = make("li", "tile", list);
+    const canvas = make("canvas", "picture", tile, { width: 32, height: 32 });
+    canvas.setAttribute("role", "img");
+    return { tile, canvas, under: make("span", "under", tile) };
+  });
+  const lamp = make("p", "lamp", left);
+  const sign = make("span", "sign", lamp);
+  sign.setAttribute("aria-hidden", "true");
+  const warned = make("span", "warned", lamp);
+  view.readout(left, [
+    ["total reward", () => shown.total.words],
+    ["strict check accepts", () => shown.strict.words],
+    ["diversity of accepted", () => shown.diversity.words],
+    ["KL to the base, nats", () => shown.kl.words, 1],
+  ]);
+
   // Controls
   const controls = make("div", "column", view.body);
   const words = make("section", "section", controls);
@@ -289,36 +319,6 @@ function render({ model, el }) {
     for (const [name, value] of Object.entries(wanted)) model.set(name, value);
     model.save_changes();
   });
-
-  // Pictures
-  const right = make("div", "column", view.body);
-  const gallery = view.section(right, "Pictures, the highest reward first");
-  const bar = make("div", "bar-of-buttons", gallery);
-  button(bar, `Draw ${samples} pictures`, () => begin());
-  const stopper = button(bar, "Stop", () => stop());
-  view.checkbox(bar, "auto", "draw anew when a setting changes");
-  const news = make("p", "news", gallery);
-  const trouble = make("p", "trouble", gallery);
-  trouble.setAttribute("role", "alert");
-  const meaning = "Under each: the number of its prompt, its total reward, and the strict check (\u2713 accepted, \u2717 refused).";
-  make("p", "axis", gallery, { textContent: meaning });
-  const list = make("ol", "pictures", gallery);
-  const tiles = Array.from({ length: samples }, () => {
-    const tile = make("li", "tile", list);
-    const canvas = make("canvas", "picture", tile, { width: 32, height: 32 });
-    canvas.setAttribute("role", "img");
-    return { tile, canvas, under: make("span", "under", tile) };
-  });
-  const lamp = make("p", "lamp", right);
-  const sign = make("span", "sign", lamp);
-  sign.setAttribute("aria-hidden", "true");
-  const warned = make("span", "warned", lamp);
-  view.readout(right, [
-    ["total reward", () => shown.total.words],
-    ["strict check accepts", () => shown.strict.words],
-    ["diversity of accepted", () => shown.diversity.words],
-    ["KL to the base, nats", () => shown.kl.words, 1],
-  ]);
 
   // Charts
   const wide = make("div", "wide", view.root);

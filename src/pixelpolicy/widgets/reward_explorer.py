@@ -80,10 +80,8 @@ def kl(
 def course_rewards() -> list[Reward]:
     """The rewards that the explorer of the book offers, the strict verifier being its check."""
     from pixelpolicy.rewards import jpeg_compressibility, learned_proxy, prompt_colours, redness, shapes_dense
-    from pixelpolicy.rewards.learned import PROXY
 
-    proxy = [learned_proxy()] if PROXY.exists() else []
-    return [*proxy, shapes_dense(), jpeg_compressibility(), redness(), prompt_colours()]
+    return [learned_proxy(), shapes_dense(), jpeg_compressibility(), redness(), prompt_colours()]
 
 
 def _policy(generator: ImageGenerator, guidance: float, steps: int, noise: float):

@@ -149,18 +149,18 @@ async function loaded(folder, tell = () => {}) {
   // one thread: more would need headers that a plain server does not send
   Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: folder });
   const parts = {};
+  let turn = Promise.resolve(); // sessions are made one by one, while files still come
   await Promise.all(
     Object.entries(about.parts).map(async ([name, file]) => {
-      const [graph, base] = await Promise.all([got(`graphs/${name}.onnx`), weights(file)]);
-      parts[name] = { graph: await graph.arrayBuffer(), base };
+      const coming = weights(file);
+      coming.catch(() => {}); // told below, also where the graph fails first
+      const graph = new Uint8Array(await (await got(`graphs/${name}.onnx`)).arrayBuffer());
+      turn = turn.then(() => ort.InferenceSession.create(graph, { graphOptimizationLevel: "basic" }));
+      const [session, base] = [await turn, await coming];
+      // what is no weight is an input
+      parts[name] = { session, base, weights: session.inputNames.filter((input) => input in base) };
     })
   );
-  tell("preparing the network");
-  for (const part of Object.values(parts)) {
-    part.session = await ort.InferenceSession.create(new Uint8Array(part.graph), { graphOptimizationLevel: "basic" });
-    // what is no weight is an input
-    part.weights = part.session.inputNames.filter((name) => name in part.base);
-  }
   const changes = new Map();
 
   // Runs a part on `inputs` { name: [type, values, shape] } under `given` weights.
@@ -236,17 +236,14 @@ async function loaded(folder, tell = () => {}) {
 
   // What this browser can say of pictures: { reward: [one a picture] }.
   async function judged(made, prompts) {
-    const values = {
+    const side = Math.sqrt(made[0].length / 3);
+    const all = Float32Array.from(made.flatMap((picture) => [...picture]));
+    const given = { pictures: ["float32", all, [made.length, 3, side, side]], tokens: words(prompts) };
+    return {
+      proxy: [...(await run("proxy", given)).reward.data],
       redness: made.map(redness),
       colours: made.map((picture, i) => promptColours(picture, prompts[i], about.palette)),
     };
-    if (parts.proxy) {
-      const side = Math.sqrt(made[0].length / 3);
-      const all = Float32Array.from(made.flatMap((picture) => [...picture]));
-      const given = { pictures: ["float32", all, [made.length, 3, side, side]], tokens: words(prompts) };
-      values.proxy = [...(await run("proxy", given)).reward.data];
-    }
-    return values;
   }
 
   return { about, weightsOf, latents, pictures, judged };

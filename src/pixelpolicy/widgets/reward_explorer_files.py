@@ -39,10 +39,9 @@ def place_files(states: Path, folder: Path) -> Path:
     widget = RewardExplorer.from_states(states, alt=ALT, caption=CAPTION)
     for name in ("graphs", "weights", "runs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    parts = [part for part in PARTS if part != "proxy" or part in widget.rewards]
-    for part in parts:
+    for part, file in PARTS.items():
         _copy(GRAPHS / f"{part}.onnx", folder / "graphs")
-        _copy(CHECKPOINTS / PARTS[part], folder / "weights" / f"{part}.safetensors")
+        _copy(CHECKPOINTS / file, folder / "weights" / f"{part}.safetensors")
     runs = {}
     for number, (name, path) in enumerate(widget.files.items()):
         _copy(path, folder / "runs" / f"{number}.safetensors")
@@ -50,7 +49,7 @@ def place_files(states: Path, folder: Path) -> Path:
     texts = json.loads((CHECKPOINTS / "shapes/prompt_encoder/config.json").read_text(encoding="utf-8"))
     latents = json.loads((CHECKPOINTS / "shapes/transformer/config.json").read_text(encoding="utf-8"))
     about = {
-        "parts": {part: f"weights/{part}.safetensors" for part in parts},
+        "parts": {part: f"weights/{part}.safetensors" for part in PARTS},
         "runs": runs,
         "vocabulary": texts["vocabulary"],
         "length": texts["length"],
