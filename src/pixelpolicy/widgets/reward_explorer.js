@@ -246,7 +246,8 @@ function render({ model, el }) {
   const view = explorer({ model: local, el }, "pixelpolicy-rewards");
   const [rewards, samples] = [model.get("rewards"), model.get("samples")];
   const folder = engineFolder();
-  let [record, drawn, number, busy, timer, patience] = [null, null, 0, "", 0, 0];
+  // two views of one model must not take each other's pictures: they count from places of their own
+  let [record, drawn, number, busy, timer, patience] = [null, null, Math.floor(1e9 * Math.random()), "", 0, 0];
   let now = {};
   let shown = {};
 
@@ -376,7 +377,7 @@ function render({ model, el }) {
       if (!values.length) return "nothing to show";
       const [bars, before] = [histogram(values, range), base.length ? histogram(base, range) : []];
       const top = Math.max(...bars, ...before);
-      const bounds = { x: range, y: [0, top], yTicks: [[0, "0"], [top, `${Math.round(100 * top)}%`]], xTicks: ticks(...range, 4) };
+      const bounds = { x: range, y: [0, top], yTicks: [[0, "0"], [top, `${Math.round(100 * top)}%`]], xTicks: ticks(...range, 3) };
       const { X, Y } = frame(svg, width, height, bounds);
       const wideness = (range[1] - range[0]) / BINS;
       bars.forEach((share, i) => {
