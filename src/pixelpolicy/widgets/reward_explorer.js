@@ -326,6 +326,8 @@ function render({ model, el }) {
   view.root.insertBefore(wide, view.body.nextSibling);
   const front = view.section(wide, "The frontier: what the reward costs");
   const pair = make("div", "frontiers", front);
+  // The frontiers of the other models, where they lie within the one chosen.
+  const others = () => (record?.runs ?? []).filter((run) => run !== now.run).map((run) => record.path({ ...now, run }, model.get("weights"))).filter(Boolean);
   const frontier = (title, lines, dots) => {
     let inverse = () => model.get("alpha");
     const half = make("div", "half", pair);
@@ -333,12 +335,17 @@ function render({ model, el }) {
       const { path } = shown;
       if (!path) return "There is no record of these prompts and this model.";
       const end = Math.max(1e-6, ...path.steps.map((step) => step.kl));
-      const ys = lines.flatMap(([, of]) => path.steps.map(of)).concat(dots().map(([, y]) => y));
+      const beside = others().flatMap((one) => one.steps.filter((step) => step.kl <= 1.05 * end)).map(lines[0][1]);
+      const ys = lines.flatMap(([, of]) => path.steps.map(of)).concat(beside, dots().map(([, y]) => y));
       const seen = ys.filter((y) => y !== null && y !== undefined);
       const [low, high] = [Math.min(...seen), Math.max(...seen)];
       const room = 0.08 * (high - low) || 0.1;
       const bounds = { x: [0, 1.05 * end], y: [low - room, high + room], xName: "KL to the base, nats" };
       const { X, Y, at, top, bottom } = frame(node, width, height, bounds);
+      for (const one of others()) {
+        const inside = one.steps.filter((step) => step.kl <= bounds.x[1]);
+        draw("polyline", "faint", node, { points: line(inside.map((step) => [X(step.kl), Y(lines[0][1](step))])) });
+      }
       for (const [kind, of] of lines) {
         const there = path.steps.filter((step) => of(step) !== null);
         draw("polyline", kind, node, { points: line(there.map((step) => [X(step.kl), Y(of(step))])) });
@@ -347,7 +354,8 @@ function render({ model, el }) {
       draw("line", "here", node, { x1: X(shown.here.kl), x2: X(shown.here.kl), y1: top, y2: bottom });
       for (const [kind, y, x] of dots()) draw("circle", kind, node, { cx: X(x), cy: Y(y), r: 6 });
       inverse = (clientX) => alphaAt(path, at(clientX));
-      const said = path.steps.map((step) => lines.map(([, of]) => brief(of(step))).join(" and "));
+      const told = (value) => (value === null ? "unknown" : brief(value));
+      const said = path.steps.map((step) => lines.map(([, of]) => told(of(step))).join(" and "));
       return path.steps.map((step, i) => `\u03b1 ${written(step.alpha)}: KL ${brief(step.kl)}, ${said[i]}`).join("; ");
     });
     view.drag(svg, (clientX) => inverse(clientX), far);
@@ -358,7 +366,12 @@ function render({ model, el }) {
     [["first", (step) => mean(step.totals)]],
     () => [["dot", mean(shown.here.totals), shown.here.kl], ...mine(shown.total.live)]
   );
-  view.legend(first, [["first", "recorded, \u03b1 from 0 to 1.5"], ["dot", "you"], ["dot ring", "the pictures drawn"]]);
+  view.legend(first, () => [
+    ["first", "recorded, \u03b1 from 0 to 1.5"],
+    ["dot", "you"],
+    ["dot ring", "the pictures drawn"],
+    ...(others().length ? [["faint", "other models"]] : []),
+  ]);
   const second = frontier(
     () => `strict check and diversity against KL${shown.path ? `, ${shown.path.count} pictures at each \u03b1` : ""}`,
     [["third", (step) => mean(step.strict)], ["second", (step) => step.diversity]],

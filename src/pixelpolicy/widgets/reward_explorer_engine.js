@@ -48,7 +48,7 @@ function stream(seed) {
 // Weights --------------------------------------------------------------------------------------------------------
 
 let halves = null;
-function half(bits) {
+function fromHalves(bits) {
   if (!halves) {
     halves = Float32Array.from({ length: 65536 }, (_, x) => {
       const [sign, power, rest] = [x >> 15 ? -1 : 1, (x >> 10) & 31, x & 1023];
@@ -56,7 +56,9 @@ function half(bits) {
       return sign * (power ? (1 + rest / 1024) * 2 ** (power - 15) : rest * 2 ** -24);
     });
   }
-  return halves[bits];
+  const values = new Float32Array(bits.length);
+  for (let i = 0; i < bits.length; i += 1) values[i] = halves[bits[i]];
+  return values;
 }
 
 // A file of safetensors as { name: { shape, values } }, in float32.
@@ -67,7 +69,7 @@ function safetensors(buffer) {
   delete header.__metadata__;
   for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(header)) {
     const bytes = buffer.slice(8 + length + from, 8 + length + to);
-    if (dtype === "F16") found[name] = { shape, values: Float32Array.from(new Uint16Array(bytes), half) };
+    if (dtype === "F16") found[name] = { shape, values: fromHalves(new Uint16Array(bytes)) };
     else if (dtype === "F32") found[name] = { shape, values: new Float32Array(bytes) };
     else throw new Error(`the weights ${name} are of type ${dtype}, which this page does not read`);
   }
@@ -80,7 +82,9 @@ function moved(base, change, alpha) {
   const made = {};
   for (const [name, { shape, values }] of Object.entries(base)) {
     const by = change[name]?.values;
-    made[name] = { shape, values: by && scale ? values.map((v, i) => v + fround(scale * by[i])) : values };
+    const sum = by && scale ? new Float32Array(values.length) : values;
+    if (sum !== values) for (let i = 0; i < sum.length; i += 1) sum[i] = values[i] + fround(scale * by[i]);
+    made[name] = { shape, values: sum };
   }
   return made;
 }
@@ -135,17 +139,19 @@ function bytes(picture) {
 
 // The parts of `folder` that every drawing needs; `tell(words)` says what is being loaded.
 async function loaded(folder, tell = () => {}) {
-  async function got(name) {
+  let [asked, done] = [0, 0];
+  async function got(name, kind = "arrayBuffer") {
+    asked += 1;
     const answer = await fetch(new URL(name, folder)).catch(() => null);
     if (!answer?.ok) throw new Error(`${name} could not be loaded${answer ? ` (${answer.status})` : ""}`);
-    return answer;
+    const body = await answer[kind]();
+    done += 1;
+    tell(`loading the model, ${done} of ${asked} files`);
+    return body;
   }
-  const weights = async (name) => safetensors(await (await got(name)).arrayBuffer());
+  const weights = async (name) => safetensors(await got(name));
   tell("loading the engine");
-  const [ort, about] = await Promise.all([
-    import(new URL("ort.wasm.min.mjs", folder)),
-    got("engine.json").then((answer) => answer.json()),
-  ]);
+  const [ort, about] = await Promise.all([import(new URL("ort.wasm.min.mjs", folder)), got("engine.json", "json")]);
   // one thread: more would need headers that a plain server does not send
   Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: folder });
   const parts = {};
@@ -154,7 +160,7 @@ async function loaded(folder, tell = () => {}) {
     Object.entries(about.parts).map(async ([name, file]) => {
       const coming = weights(file);
       coming.catch(() => {}); // told below, also where the graph fails first
-      const graph = new Uint8Array(await (await got(`graphs/${name}.onnx`)).arrayBuffer());
+      const graph = new Uint8Array(await got(`graphs/${name}.onnx`));
       turn = turn.then(() => ort.InferenceSession.create(graph, { graphOptimizationLevel: "basic" }));
       const [session, base] = [await turn, await coming];
       // what is no weight is an input
@@ -173,10 +179,7 @@ async function loaded(folder, tell = () => {}) {
   }
 
   async function weightsOf(name, alpha) {
-    if (!changes.has(name)) {
-      tell("loading the fine-tuned weights");
-      changes.set(name, await weights(about.runs[name]));
-    }
+    if (!changes.has(name)) changes.set(name, await weights(about.runs[name]));
     return moved(parts.velocity.base, changes.get(name), alpha);
   }
 
