@@ -98,6 +98,16 @@ def test_chapter_12_shows_the_results_of_the_records(root):
     assert text == script.with_table(text), "make it anew: python benchmarks/figure_12.py"
 
 
+def test_chapter_09_shows_the_results_of_the_records(root):
+    """Also where there are no records yet: it then says so."""
+    found = importlib.util.spec_from_file_location("figure_09", root / "benchmarks" / "figure_09.py")
+    script = importlib.util.module_from_spec(found)
+    found.loader.exec_module(script)
+    text = (root / "chapters" / "09-ddpo.md").read_text(encoding="utf-8")
+    assert script.BLOCK.search(text), "the markers of the results are gone"
+    assert text == script.with_results(text), "make it anew: python benchmarks/figure_09.py --table"
+
+
 WHOLE = (
     """# 1. Title
 

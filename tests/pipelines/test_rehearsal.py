@@ -1,4 +1,4 @@
-"""Lab 12 under the profile gpu on a machine without CUDA: the real model's code path, with its tiny twin."""
+"""Labs under the profile gpu on a machine without CUDA: the real model's code path, with its tiny twin."""
 
 import json
 
@@ -23,3 +23,19 @@ def test_lab_12_rehearses_the_real_model_without_network_or_cuda(tmp_path, monke
     # A random twin draws nothing that the verifier takes for a shape, so that nothing is to be learnt from it.
     assert record["metrics"]["accuracy"] == {"before": 0, "after": 0}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["12.ipynb", "12.json"]
+
+
+@pytest.mark.slow
+def test_lab_09_rehearses_stable_diffusion_without_network_or_cuda(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIXELPOLICY_RESULTS", str(tmp_path))
+    monkeypatch.setenv("PIXELPOLICY_SEED", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    record = run_lab(9, "gpu", network=False, show=False)
+    assert record["profile"] == "gpu" and record["metrics"]["rehearsal"] == 1
+    assert record["cpu_seconds"] < 120
+    assert record["metrics"]["accuracy"] == {"before": 0, "after": 0}
+    notebook = json.loads((tmp_path / "09.ipynb").read_text(encoding="utf-8"))
+    printed = "".join(
+        "".join(output.get("text", "")) for cell in notebook["cells"] for output in cell.get("outputs", [])
+    )
+    assert "smallest and largest ratio: 1.0 1.0" in printed
