@@ -62,11 +62,12 @@ def paint(labels: Tensor, scale: float = 1.0, steps: int = 20, seed: int = 1) ->
 
 def emerging() -> viz.Picture:
     """Ten digits on their way from noise, and what the network expects at the end."""
-    states, guesses = paint(torch.arange(10), scale=2.0)
+    states, guesses = paint(torch.arange(10), scale=1.5)
     shown = (0, 4, 8, 12, 16, 20)
     rows = [part[step] for step in shown for part in (states, guesses)]
-    figure = Figure(figsize=(7.6, 4.6))
-    for index, (axis, row) in enumerate(zip(figure.subplots(6, 2).flat, rows, strict=True)):
+    figure = Figure(figsize=(8.4, 3.2))
+    axes = figure.subplots(6, 2, gridspec_kw={"hspace": 0.1, "wspace": 0.05}).flat
+    for index, (axis, row) in enumerate(zip(axes, rows, strict=True)):
         axis.imshow(row.clamp(-1, 1)[:, 0].permute(1, 0, 2).reshape(16, 160), cmap="gray", vmin=-1, vmax=1)
         axis.set(xticks=[], yticks=[])
         if index < 2:
@@ -170,7 +171,7 @@ def guidance(each: int = 60) -> viz.Picture:
     left.legend(frameon=False, fontsize=8, loc="lower right")
     rows = [drawn[w][:10, 0].permute(1, 0, 2).reshape(16, 160) for w in (0.0, 1.0, 2.0, 5.0)]
     right.imshow(torch.cat(rows), cmap="gray", vmin=-1, vmax=1)
-    right.set(xticks=[], yticks=[8, 24, 40, 56], yticklabels=["0", "1", "2", "5"])
+    right.set(title="at scale", xticks=[], yticks=[8, 24, 40, 56], yticklabels=["0", "1", "2", "5"])
     print({w: (round(s["accuracy"], 3), round(d, 3)) for (w, s), d in zip(scores.items(), relative, strict=True)})
     return viz.picture(figure, alt="Accuracy rises and diversity falls; four rows of digits.")
 

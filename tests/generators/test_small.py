@@ -5,16 +5,16 @@ import torch
 from torch import nn
 
 from pixelpolicy.errors import TrainingError
-from pixelpolicy.generators.small import NO_LABEL, DigitNet, PointNet, fit, level_features
+from pixelpolicy.generators.small import NO_LABEL, DigitNet, PointNet, WaistNet, fit, level_features
 
 
 def test_networks_answer_in_the_shape_of_the_state():
     level = torch.rand(5)
     assert PointNet()(torch.randn(5, 2), level).shape == (5, 2)
-    network = DigitNet()
     labels = torch.tensor([0, 3, 9, NO_LABEL, NO_LABEL])
-    assert network(torch.randn(5, 1, 16, 16), level, labels).shape == (5, 1, 16, 16)
-    assert sum(p.numel() for p in network.parameters()) < 1_000_000
+    for network in (DigitNet(), WaistNet()):
+        assert network(torch.randn(5, 1, 16, 16), level, labels).shape == (5, 1, 16, 16)
+        assert sum(p.numel() for p in network.parameters()) < 1_000_000
 
 
 def test_digits_depend_on_level_and_label_and_not_on_their_neighbours():
@@ -27,6 +27,14 @@ def test_digits_depend_on_level_and_label_and_not_on_their_neighbours():
     assert not torch.allclose(one, other_label) and not torch.allclose(one, other_level)
     alone = network(x[:1], torch.tensor([0.3]), torch.tensor([1]))[0]
     assert torch.allclose(alone, one, atol=1e-6)
+
+
+def test_nothing_passes_by_the_waist():
+    network, x = WaistNet(waist=3), torch.randn(1, 1, 16, 16)
+    rows = torch.autograd.functional.jacobian(
+        lambda x: network(x, torch.tensor([0.5]), torch.tensor([4])).flatten(), x
+    ).view(256, 256)
+    assert torch.linalg.matrix_rank(rows) == 3
 
 
 def test_levels_are_told_apart():
