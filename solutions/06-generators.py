@@ -573,12 +573,12 @@ check("6.6", reverse_sde_step)
 # %%
 def walk(step: Callable, noise_at: Callable, y: Tensor, alpha_bars: Tensor) -> Tensor:
     """States [steps + 1, batch, ...] of a sampler on the arc, from noise to picture."""
-    states = [y]
+    path = [y]
     for alpha_bar, following in zip(alpha_bars[:-1], alpha_bars[1:], strict=True):
-        mean, std = step(states[-1], noise_at(states[-1], alpha_bar), alpha_bar, following)
+        mean, std = step(path[-1], noise_at(path[-1], alpha_bar), alpha_bar, following)
         fresh = torch.randn(y.shape, generator=stream).to(y.device)
-        states.append(mean + std * fresh if following < 1 else mean)
-    return torch.stack(states)
+        path.append(mean + std * fresh if following < 1 else mean)
+    return torch.stack(path)
 
 
 def arc_levels(steps: int) -> Float[Tensor, "steps+1"]:
@@ -655,9 +655,9 @@ for name, row in ends.items():
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# With many steps they agree; with few, each errs in its own way. Why would anyone want chance on the way, then? Because
-# a step with chance in it has a *density*: it can be made more or less likely. From lab 07 on, everything rests on
-# that.
+# The first two rows are equal: DDIM without chance *is* the ODE, in other coordinates. With many steps all four agree;
+# with few, each errs in its own way. Why would anyone want chance on the way, then? Because a step with chance in it
+# has a *density*: it can be made more or less likely. From lab 07 on, everything rests on that.
 #
 # ## 6. Digits
 #
