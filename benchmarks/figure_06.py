@@ -151,7 +151,7 @@ def marginals(steps: int = 200, count: int = 2500) -> viz.Picture:
                 axis.plot(*path.T, color="black", linewidth=0.7)
             axis.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), xticks=[], yticks=[], aspect="equal")
             if transition is ode:
-                axis.set_title(f"noise level {1 - step / steps:.1f}", fontsize=8)
+                axis.set_title(f"noise level {1 - step / steps:g}", fontsize=8)
         row[0].set_ylabel(name, fontsize=8)
     return viz.picture(figure, alt="Four rows of five clouds; within each column they look alike.")
 
