@@ -1,8 +1,8 @@
 """What the reward explorer cannot compute in a browser, recorded: `python benchmarks/explorer_states.py`.
 
-For each run of `RUNS` and each setting of a grid it draws 16 seeds of 8 prompts and writes every picture's rewards, the
-strict verdicts, and each prompt's diversity and KL to the base into `benchmarks/explorer/states.json`. A run more is a
-line more in `RUNS`. Some six CPU minutes a run on one thread.
+For each run of `RUNS` that is there, and each setting of a grid, it draws 16 seeds of 8 prompts. It writes every
+picture's rewards, the strict verdicts, and each prompt's diversity and KL to the base into
+`benchmarks/explorer/states.json`. A run more is a line more in `RUNS`. Some two CPU minutes a run on one thread.
 
 Values are 16-bit numbers between the least and the most of their reward, in base64, [rewards, prompts, seeds].
 """
@@ -25,8 +25,12 @@ from pixelpolicy.rewards import shapes_strict
 from pixelpolicy.widgets.reward_explorer import BASE, PROMPTS, course_rewards, draw, kl
 from pixelpolicy.worlds import shapes
 
-# By name, the difference to the base, as seen from benchmarks/.
-RUNS = {"GRPO": "12-grpo-long/seed-0.safetensors"}
+# By name, the difference to the base, as seen from benchmarks/; those that are there are recorded.
+RUNS = {
+    "GRPO": "12-grpo-long/seed-0.safetensors",
+    "DDPO": "09-ddpo-long/seed-0.safetensors",
+    "DRaFT": "10-reward-gradient-long/seed-0.safetensors",
+}
 SEEDS = 16
 GRID = {"guidance": [1.0, 2.0, 4.0], "steps": [4, 8], "noise": [0.0, 0.7]}
 ALPHAS = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
@@ -63,8 +67,9 @@ def main() -> None:
     base, rewards = load("shapes"), [*course_rewards(), shapes_strict()]
     names = [reward.name for reward in rewards]
     settings = [dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())]
+    runs = {name: file for name, file in RUNS.items() if (course_root() / "benchmarks" / file).exists()}
     kept, untuned = {}, {}
-    for name, file in RUNS.items():
+    for name, file in runs.items():
         path = course_root() / "benchmarks" / file
         for place, alpha in itertools.product(range(len(settings)), ALPHAS):
             # at alpha = 0 every run is the base
@@ -87,7 +92,7 @@ def main() -> None:
     write_json(
         asked.output,
         {
-            "generator": "shapes", BASE: "alpha = 0", "runs": RUNS, "prompts": prompts, "seeds": SEEDS,
+            "generator": "shapes", BASE: "alpha = 0", "runs": runs, "prompts": prompts, "seeds": SEEDS,
             "grid": GRID, "alphas": ALPHAS, "rewards": names,
             "scales": {name: [float(a), float(a + b)] for name, a, b in zip(names, low, span, strict=True)},
             "points": {
@@ -102,7 +107,7 @@ def main() -> None:
                     }
                     for place, setting in enumerate(settings)
                 ]
-                for name in RUNS
+                for name in runs
             },
             "cpu_seconds": round(time.process_time() - started, 1), "threads": asked.threads,
             "packages": {name: metadata.version(name) for name in ("torch", "diffusers", "numpy", "pillow")},

@@ -110,7 +110,7 @@ function recordOf(states) {
     return Object.fromEntries(rewards.map((name) => [name, values(run, at, place, name)[p * seeds + seed]]));
   }
 
-  return { near, path, picture, scales, alphas, rewards, runs: Object.keys(points) };
+  return { near, path, picture, scales, alphas, rewards, runs: Object.keys(states.runs) };
 }
 
 // Where `alpha` lies on a path: numbers between those of the two recorded neighbours.
