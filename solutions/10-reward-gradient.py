@@ -18,9 +18,9 @@
 # you to like it better?* The answer is a gradient. It flows through the picture into the sampler and on into the
 # weights.
 #
-# You will write the pieces of **DRaFT**, **AlignProp** and **ReFL**, and race them against DDPO. They win by far. Then
-# you will let them run on, and see what they win: within a minute the reward is higher than any true picture earns,
-# and the pictures are ruined. The second half of the lab is about brakes.
+# You will write the pieces of **DRaFT**, **AlignProp** and **ReFL**, and race them against DDPO. Then you will hand the
+# same functions a reward that says a little less than you mean, and watch the same speed run into ruin within seconds.
+# The last part is about brakes.
 #
 # You need chapter 10, and the pathwise gradient from the end of lab 04. Eight exercises, about 75 minutes; the
 # trainings take six minutes more. Leave whenever you like: your answers and points are kept.
@@ -32,14 +32,16 @@
 # | profile `gpu` | |
 # |---|---|
 # | model | Stable Diffusion 1.5, 512 x 512 pixels: `stable-diffusion-v1-5/stable-diffusion-v1-5` |
-# | licence | CreativeML Open RAIL-M |
+# | licence | CreativeML Open RAIL-M; not gated |
 # | disk | 4.3 GB |
 # | VRAM, loading (estimate, unmeasured) | 2.3 GB |
 # | VRAM, training (estimate, unmeasured) | 2.1 GB of weights and optimiser; activations come on top |
-# | of these, one picture's (estimate, unmeasured) | UNet 1.1 GB and decoder 6.0 GB a step with gradient; 0.15 and 0.86 GB checkpointed inside |
-# | trained | a LoRA of rank 4 in float32; the rest is frozen, in bfloat16 |
-# | reward | the same small proxy, on pictures averaged down to 32 x 32: it never saw a picture of this model |
-# | a 24 GB card, which `gpu` is set for | batches of 16 in micro-batches of 4, 20 steps, learning rate 1e-4 |
+# | activations of a picture (estimate, unmeasured) | each step with guidance 2.2 GB, the decoder 6.0 GB |
+# | the same with `student.checkpoint_gradients()` | each step 0.3 GB, the decoder 0.9 GB; a part is computed again |
+# | trained | a LoRA of rank 4, alpha 4, in float32; the rest is frozen, the network in bfloat16 |
+# | reward | the small proxy, on pictures averaged down to 32 x 32; it has never seen this model's pictures |
+# | a 24 GB card, which `gpu` is set for | checkpointed inside, `micro_batch` 4, `decode_batch` 1 |
+# | steps, guidance | 50 steps, guidance 5 (this course's choice: DRaFT's own is not attested) |
 #
 # Nothing fetches the weights but this command:
 #
@@ -171,9 +173,10 @@ viz.curves(
 lab_clock = start_timer()
 device = "cuda" if torch.cuda.is_available() else "cpu"
 if real_model():
-    base = sd15.load_for_profile(template="a flat drawing of {prompt} on a black background")
+    base = sd15.load_for_profile(decode_batch=1, template="a flat drawing of {prompt} on a black background")
     base.remember(shapes.prompts())  # each prompt is encoded once; then
     base.forget_text_encoders()  # their memory is free for gradients
+    base.checkpoint_gradients()  # within the network and the decoder: section 6 explains it
 else:
     base = load("shapes").to(device)
 
@@ -247,9 +250,9 @@ viz.sample_sheet(
 )
 
 # %% [markdown]
-# Remember the last one. It earns more than the true picture, and shows nothing. A gradient finds such places as
-# surely as it finds good pictures. Whether it goes there first depends on what stands in its way: here nothing did. A
-# generator that learnt from pictures will at first move among pictures.
+# Compare each with the true picture at the left. The proxy was never shown grey, stripes or noise, and nothing keeps it
+# from liking them; and where it may be climbed, no height is enough. A gradient finds such places as surely as it finds
+# good pictures. What stands in its way at first is the generator: it learnt from pictures, and its weights begin there.
 #
 # ## 3. What the reward wants
 #
@@ -328,7 +331,7 @@ check("10.2", unroll)
 policy = DenoisingPolicy(
     base,
     ode,
-    steps=choose(smoke=3, cpu=5, gpu=20),
+    steps=choose(smoke=3, cpu=5, gpu=50),
     guidance_scale=choose(smoke=1.0, cpu=1.0, gpu=5.0),
     micro_batch=choose(smoke=48, cpu=48, gpu=4),
 )
@@ -375,9 +378,9 @@ for k, (gradient, megabytes) in measured.items():
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# Memory grows with K. The gradient grows too, since every step multiplies what comes from behind; long chains can
-# make it explode. And the last step alone already points in part the right way. The authors of DRaFT found that K = 1
-# learns fastest.
+# Memory grows with K. So does the length of the gradient, since every step multiplies what comes from behind: long
+# chains can make it explode. The authors of DRaFT report both, and cut the chain short. The last step alone points,
+# in part, where all of them point.
 #
 # ## 5. ReFL: a leap instead of a walk
 #
@@ -598,30 +601,31 @@ CLOCK = "seconds" if torch.cuda.is_available() else "cpu_seconds"
 
 
 @torch.no_grad()
-def look(generator) -> dict[str, float]:
-    """What the proxy and the strict verifier say of a generator's pictures; diversity is 0 where there is none."""
+def look(generator, climbed: Reward = proxy) -> dict[str, float]:
+    """What rewards and the strict verifier say of a generator's pictures; diversity is 0 where there is none."""
     texts, seeds = shapes.evaluation_pairs("validation", PER_LOOK)
     pictures = generator.generate(texts, seeds)
-    scores = shapes.measure(pictures.cpu().numpy(), texts) | {"proxy": proxy(pictures, texts).mean().item()}
-    return {key: float(np.nan_to_num(scores[key])) for key in ("proxy", "accuracy", "diversity")}
+    scores = shapes.measure(pictures.cpu().numpy(), texts)
+    scores |= {"proxy": proxy(pictures, texts).mean().item(), "climbed": climbed(pictures, texts).mean().item()}
+    return {key: float(np.nan_to_num(scores[key])) for key in ("climbed", "proxy", "accuracy", "diversity")}
 
 
-def train(algorithm, seconds: float, *, rate: float, looks: int = 4, warm: int = 2) -> list[dict[str, float]]:
+def train(algorithm, seconds: float, *, rate: float, looks: int = 4, climbed: Reward = proxy) -> list[dict]:
     """Train for so many seconds of computing, looking now and then; looks are not counted."""
-    config = LoopConfig(10_000, rate, warmup_iterations=warm, ema_decay=0.5, progress=False)
+    config = LoopConfig(10_000, rate, warmup_iterations=2, ema_decay=0.5, progress=False)
     loop, spent = Loop(algorithm, config), 0.0
-    log = [look(algorithm.policy.generator) | {"seconds": 0.0}]
+    log = [look(algorithm.policy.generator, climbed) | {"seconds": 0.0}]
     while spent < seconds:
         spent += loop.iterate()[CLOCK]
         if spent >= len(log) * seconds / looks:
             with loop.averaged_weights():
-                log.append(look(algorithm.policy.generator) | {"seconds": spent})
+                log.append(look(algorithm.policy.generator, climbed) | {"seconds": spent})
     loop.ema.copy_to(loop.parameters)
     return log
 
 
 # %%
-BUDGET = choose(smoke=0.1, cpu=20.0, gpu=1200.0)
+BUDGET = choose(smoke=0.1, cpu=15.0, gpu=1200.0)
 middle = (max(1, STEPS // 2), max(1, STEPS - 2))
 
 
@@ -682,7 +686,7 @@ panels(logs, ("proxy", "accuracy", "diversity"), "Proxy, strict accuracy and div
 # %%
 rival = base.student()
 ddpo = DDPO(
-    replace(policy, generator=rival, transition=partial(ddim_eta, noise=1.0), steps=choose(smoke=3, cpu=6, gpu=20)),
+    replace(policy, generator=rival, transition=partial(ddim_eta, noise=1.0), steps=choose(smoke=3, cpu=6, gpu=50)),
     proxy,
     shapes.draw_prompts,
     GRPOConfig(prompts_per_iteration=choose(smoke=4, cpu=192, gpu=32), group_size=1, trained_steps=1000,
@@ -693,6 +697,8 @@ logs["DDPO"] = train(ddpo, choose(smoke=0.1, cpu=60.0, gpu=3600.0), rate=choose(
 
 def time_to(log: list[dict[str, float]], goal: float) -> float:
     """Seconds until the proxy first reaches a goal, on a straight line between looks; infinite if it never does."""
+    if log[0]["proxy"] >= goal:
+        return 0.0
     for one, two in zip(log, log[1:], strict=False):
         if two["proxy"] >= goal:
             share = (goal - one["proxy"]) / max(two["proxy"] - one["proxy"], 1e-9)
@@ -734,17 +740,25 @@ for race in kept("10-reward-gradient-race"):
               f"accuracy {score['accuracy_at_goal']:.3f}, DDPO's {score['ddpo_accuracy_at_goal']:.3f}")  # fmt: skip
 
 # %% [markdown]
-# ## 9. And on, to the hack
+# ## 9. The hack
 #
-# Nothing above stopped because it was done. Let DRaFT-1 run on, without any brake and with a livelier learning rate.
+# So far nothing broke: the proxy is careful, it was fitted to 64,000 judged pictures, and it was climbed for seconds.
+# Now suppose somebody wants warmer pictures, and writes a reward for that: *redness*, the mean over pixels of red
+# less green and blue. It has a gradient, it is cheap, and it does rise with what was wanted. You hand it to DRaFT-1
+# alone, trusting that the model will go on drawing what it is asked.
 
 # %%
+warm = redness()
 victim = base.student()
 hack = train(
-    learner(victim, choose_window=methods["DRaFT-1"]["choose_window"]),
-    choose(smoke=0.1, cpu=60.0, gpu=3600.0), rate=choose(smoke=1e-3, cpu=2e-3, gpu=5e-4), looks=8,
+    learner(victim, reward=warm, choose_window=methods["DRaFT-1"]["choose_window"]),
+    choose(smoke=0.1, cpu=9.0, gpu=900.0), rate=SLOWER * rates["DRaFT-1"], looks=9, climbed=warm,
 )  # fmt: skip
-panels({"DRaFT-1": hack}, ("proxy", "accuracy", "diversity"), "Proxy, accuracy and diversity of an over-long DRaFT-1.")
+panels(
+    {"redness": hack},
+    ("climbed", "proxy", "accuracy", "diversity"),
+    "What is climbed, the proxy, strict accuracy and diversity over seconds for DRaFT-1 on redness.",
+)
 
 # %%
 sheet_prompts, sheet_seeds = shapes.evaluation_pairs("test", per_kind=2)
@@ -754,41 +768,26 @@ viz.sample_sheet(
     sheet_prompts * 2,
     accepted=[verdict.strict for verdict in shapes.verify(both.cpu().numpy(), sheet_prompts * 2)],
     alt="Two rows for the same eight prompts and seeds: the base's pictures, and below those of the model that climbed "
-    "the proxy for too long.",
+    "redness: flooded with red.",
 )
 
 # %% [markdown]
-# The proxy says that these are the best pictures yet. It says more than 1, where 1 is a perfect picture: it has left
-# the place where it was ever right, exactly as the climbing noise did. The curve of the proxy alone would have told
-# you nothing.
+# Red they are. What is climbed rises to the end and says that these are the best pictures yet; nothing in it misses the
+# shapes. It took seconds. DDPO would get there too, in minutes, and you would have had time to notice.
 #
-# A reward that is simpler still falls faster. *Redness* is the mean over pixels of red less green and blue:
-
-# %%
-red_victim = base.student()
-red_before = redness()(base.generate(sheet_prompts, sheet_seeds), sheet_prompts).mean().item()
-reddened = train(
-    learner(red_victim, reward=redness(), choose_window=methods["DRaFT-1"]["choose_window"]),
-    choose(smoke=0.1, cpu=8.0, gpu=300.0), rate=choose(smoke=1e-3, cpu=1e-3, gpu=3e-4), looks=2,
-)  # fmt: skip
-red = red_victim.generate(sheet_prompts, sheet_seeds)
-red_after = redness()(red, sheet_prompts).mean().item()
-first, last = reddened[0], reddened[-1]
-print(f"redness {red_before:.2f} -> {red_after:.2f}, accuracy {first['accuracy']:.2f} -> {last['accuracy']:.2f}")
-print(f"diversity {first['diversity']:.2f} -> {last['diversity']:.2f}, after {last['seconds']:.0f} s")
-viz.sample_sheet(red, sheet_prompts, alt=f"Eight pictures after some seconds of climbing redness ({red_after:.2f}).")
-
 # %% [markdown]
 # ## 10. Brakes
 #
 # An order of magnitude faster to a good picture is an order of magnitude faster to a hack. Four brakes are in use.
 #
-# **Stop early.** Watch something that is not trained on, and keep the weights from before it fell. The log above does
-# it in one line:
+# **Stop early.** Watch something that is not trained on, and keep the weights from before it fell. With the log above
+# that is a line:
 
 # %%
-best_look = max(hack, key=lambda row: row["accuracy"])
-print(f"stop after {best_look['seconds']:.0f} s: accuracy {best_look['accuracy']:.3f}, proxy {best_look['proxy']:.3f}")
+floor = hack[0]["accuracy"] - 0.05  # what we are ready to lose
+best_look = max((row for row in hack if row["accuracy"] >= floor), key=lambda row: row["climbed"])
+print(f"stop after {best_look['seconds']:.0f} s: redness {hack[0]['climbed']:.3f} -> {best_look['climbed']:.3f}, "
+      f"accuracy {hack[0]['accuracy']:.3f} -> {best_look['accuracy']:.3f}")  # fmt: skip
 
 # %% [markdown] goal="10.7"
 # **A KL to the base.** Where steps draw noise, each is a Gaussian, and the distance of yours to the base's is exact.
@@ -832,22 +831,22 @@ def step_kl(
 check("10.7", step_kl)
 
 # %% [markdown]
-# The last step draws no noise, so a KL needs a longer window and a sampler with noise. The settings that ruined the
-# pictures above, with the KL's weight as the only difference:
+# The last step draws no noise, so a KL needs a longer window and a sampler with noise. Redness again, with the
+# KL's weight as the only difference:
 
 # %%
 pieces["kl_of"] = step_kl
 noisy = replace(policy, transition=partial(ddim_eta, noise=1.0))
 braked = {}
-for weight in choose(smoke=(0.1,), cpu=(0.0, 0.1), gpu=(0.0, 0.1)):
+for weight in choose(smoke=(1.0,), cpu=(0.0, 0.3, 3.0), gpu=(0.0, 0.3, 3.0)):
     student = base.student()
     algorithm = learner(
-        student, policy=replace(noisy, generator=student), choose_window=methods["DRaFT-3"]["choose_window"],
-        config=replace(settings, kl_weight=weight),
+        student, reward=warm, policy=replace(noisy, generator=student),
+        choose_window=lambda steps, rng: (steps - 2, steps), config=replace(settings, kl_weight=weight),
     )  # fmt: skip
-    braked[f"KL weight {weight:g}"] = train(algorithm, choose(smoke=0.1, cpu=40.0, gpu=2400.0), rate=choose(
-        smoke=1e-3, cpu=2e-3, gpu=5e-4))  # fmt: skip
-panels(braked, ("proxy", "accuracy", "diversity"), "Proxy, accuracy and diversity with and without a KL.")
+    budget = choose(smoke=0.1, cpu=9.0, gpu=1200.0)
+    braked[f"KL weight {weight:g}"] = train(algorithm, budget, rate=SLOWER * 3e-4, climbed=warm)
+panels(braked, ("climbed", "proxy", "accuracy", "diversity"), "Four scores with and without a KL to the base.")
 
 # %% [markdown] goal="10.8"
 # **Less to train.** A LoRA leaves a layer's weight $W$ (`[outputs, inputs]`) frozen and adds the product of two thin
@@ -933,10 +932,9 @@ low = replace(base, transformer=adapted(base.transformer, rank=4, alpha=4.0))
 share = sum(p.numel() for p in low.transformer.parameters() if p.requires_grad)
 whole = sum(p.numel() for p in base.transformer.parameters())
 print(f"trained: {share:,} numbers, {share / whole:.1%} of the network's {whole:,}")
-lora_log = train(
-    learner(low, choose_window=from_the_middle), choose(smoke=0.1, cpu=40.0, gpu=1200.0),
-    rate=choose(smoke=1e-3, cpu=3e-3, gpu=3e-4), looks=4,
-)  # fmt: skip
+budget = choose(smoke=0.1, cpu=9.0, gpu=900.0)
+climb_warm = learner(low, reward=warm, choose_window=methods["DRaFT-1"]["choose_window"])
+lora_log = train(climb_warm, budget, rate=choose(smoke=1e-3, cpu=2e-3, gpu=3e-4), climbed=warm)
 
 
 # %%
@@ -951,13 +949,13 @@ dial = choose(smoke=(0.0, 1.0), cpu=(0.0, 0.5, 1.0, 1.5, 2.0, 3.0), gpu=(0.0, 0.
 swept = []
 for factor in dial:
     scaled(low.transformer, factor)
-    swept.append(look(low) | {"factor": factor})
+    swept.append(look(low, warm) | {"factor": factor})
 scaled(low.transformer, 1.0)
 viz.curves(
-    {key: (list(dial), [row[key] for row in swept]) for key in ("proxy", "accuracy", "diversity")},
+    {key: (list(dial), [row[key] for row in swept]) for key in ("climbed", "proxy", "accuracy", "diversity")},
     xlabel="scale of the adapter (1 is as trained)", ylabel="score",
-    alt="Proxy, accuracy and diversity against the scale of the adapter, 0 for the base, 1 as trained: "
-    + "; ".join(f"{r['factor']:g}: proxy {r['proxy']:.2f}, accuracy {r['accuracy']:.2f}" for r in swept),
+    alt="Four scores against the scale of the adapter, 0 for the base, 1 as trained: "
+    + "; ".join(f"{r['factor']:g}: climbed {r['climbed']:.2f}, accuracy {r['accuracy']:.2f}" for r in swept),
 )  # fmt: skip
 
 # %% [markdown]
@@ -976,9 +974,9 @@ PER_KIND = choose(smoke=1, cpu=128, gpu=64)
 before, after = (evaluate(generator, "test", per_kind=PER_KIND) for generator in (base, trained[finalist]))
 best = best_of(base, (1, 4, 12), per_kind=choose(smoke=1, cpu=16, gpu=8))
 rows = [("base", 0.0, logs["DRaFT-1"][0])] + [(name, log[-1]["seconds"], log[-1]) for name, log in logs.items()]
-rows += [("DRaFT-1, far too long", hack[-1]["seconds"], hack[-1])]
-rows += [(f"DRaFT-3, {name}", log[-1]["seconds"], log[-1]) for name, log in braked.items()]
-rows += [("LoRA of rank 4", lora_log[-1]["seconds"], lora_log[-1])]
+rows += [("DRaFT-1 on redness", hack[-1]["seconds"], hack[-1])]
+rows += [(f"DRaFT-2 on redness, {name}", log[-1]["seconds"], log[-1]) for name, log in braked.items()]
+rows += [("LoRA of rank 4 on redness", lora_log[-1]["seconds"], lora_log[-1])]
 lines = [f"| {name} | {s:.0f} | {r['proxy']:.3f} | {r['accuracy']:.3f} | {r['diversity']:.3f} |" for name, s, r in rows]
 lines += [f"| *base, best of {n}* | | | *{accuracy:.3f}* | |" for n, accuracy in best.items()]
 Markdown("\n".join(["| | seconds | proxy | accuracy | diversity |", "|---|---|---|---|---|", *lines]))
@@ -1029,7 +1027,7 @@ def change(key: str) -> dict[str, float]:
 
 
 def ends(log: list[dict[str, float]]) -> dict[str, float]:
-    return {key: log[-1][key] for key in ("seconds", "proxy", "accuracy", "diversity")}
+    return {key: log[-1][key] for key in ("seconds", "climbed", "proxy", "accuracy", "diversity")}
 
 
 record = write_record(
@@ -1038,7 +1036,7 @@ record = write_record(
     | {"accuracy": change("accuracy"), "diversity": change("diversity"), "base": start}
     | {"methods": {name: ends(log) for name, log in logs.items()}, "goal": goal}
     | {"seconds_to_goal": {name: value for name, value in times.items() if np.isfinite(value)}}
-    | {"hack": ends(hack), "redness": {"before": red_before, "after": red_after} | ends(reddened)}
+    | {"hack": ends(hack) | {"before": hack[0]}}
     | {"brakes": {name: ends(log) for name, log in braked.items()}, "lora": ends(lora_log)}
     | {"proxy_order": right, "best_of_n": {str(n): accuracy for n, accuracy in best.items()}},
     seed=seed(),
