@@ -135,7 +135,7 @@ class RewardGradient:
             raise TrainingError(
                 f"a KL of weight {self.config.kl_weight} was asked for, but no step with gradient draws noise (of "
                 f"{self.policy.steps} steps, {self.policy.noisy_steps()} do): a step without noise has no KL. Take a "
-                "transition with noise and a longer window (the last step never draws any), or kl_weight=0."
+                "transition with noise and a longer window (the last step of a flow draws none), or kl_weight=0."
             )
 
     def _some_window_has_noise(self) -> bool:
