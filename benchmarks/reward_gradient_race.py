@@ -1,7 +1,7 @@
 """The race of lab 10: `python benchmarks/reward_gradient_race.py`, in one process on an idle machine.
 
-For each seed DDPO climbs the proxy by its numbers; then DRaFT-1 and ReFL climb it by its gradient until they
-stand where DDPO ended. CPU seconds of training count, those of looking do not. Every run that is finished is kept in
+For each seed DDPO climbs the proxy by its numbers; then DRaFT and ReFL climb it by its gradient until they stand where
+DDPO ended. CPU seconds of training count, those of looking do not. Every run that is finished is kept in
 `benchmarks/10-reward-gradient-race.json` at once, and is not run again: interrupt it as you like.
 """
 
@@ -28,7 +28,7 @@ from pixelpolicy.finetune import (
     last_steps,
     one_leap,
 )
-from pixelpolicy.finetune.reward_gradient import hinge
+from pixelpolicy.finetune.reward_gradient import descend_reward, hinge
 from pixelpolicy.generators import load
 from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.policies import DenoisingPolicy, ddim_eta, ode
@@ -44,22 +44,23 @@ RUNS = {  # iterations, learning rate, iterations between looks, warm-up, share 
     "DDPO": (60, 5e-4, 5, 4, 0.8),
     "DRaFT-1": (400, 5e-4, 4, 2, 0.5),
     "ReFL": (400, 2e-4, 4, 2, 0.5),
+    "DRaFT-2 with KL": (400, 3e-4, 4, 2, 0.5),
 }
 
 
 def make(method: str, student: ImageGenerator, seed: int) -> DDPO | RewardGradient:
+    noisy = DenoisingPolicy(student, partial(ddim_eta, noise=1.0), steps=6)
     if method == "DDPO":
-        policy = DenoisingPolicy(student, partial(ddim_eta, noise=1.0), steps=6)
-        return DDPO(policy, learned_proxy(), shapes.draw_prompts, replace(DDPO_SETTINGS, seed=seed))
-    window, objective = (
-        {"choose_window": last_steps(1)},
-        {"choose_window": one_leap(2, 3), "objective": partial(hinge, enough=1.0)},
-    )
-    policy = DenoisingPolicy(student, ode, steps=5, micro_batch=48)
-    settings = replace(SETTINGS, seed=seed)
-    return RewardGradient(
-        policy, learned_proxy(), shapes.draw_prompts, settings, **(window if method == "DRaFT-1" else objective)
-    )
+        return DDPO(noisy, learned_proxy(), shapes.draw_prompts, replace(DDPO_SETTINGS, seed=seed))
+    plain, settings = DenoisingPolicy(student, ode, steps=5, micro_batch=48), replace(SETTINGS, seed=seed)
+    policy, window, objective = {
+        "DRaFT-1": (plain, last_steps(1), descend_reward),
+        "ReFL": (plain, one_leap(2, 3), partial(hinge, enough=1.0)),
+        "DRaFT-2 with KL": (replace(plain, transition=noisy.transition), last_steps(2), descend_reward),
+    }[method]
+    if "KL" in method:
+        settings = replace(settings, kl_weight=1.0)
+    return RewardGradient(policy, learned_proxy(), shapes.draw_prompts, settings, window, objective)
 
 
 @torch.no_grad()
