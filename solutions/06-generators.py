@@ -968,7 +968,8 @@ print(f"on pixels {costs['pixels'] / costs['latents']:.1f} times the cost")
 # ## 10. Is it what we wanted?
 #
 # You can now build a generator of this kind. How good is one? Ask the base for pictures, and the strict verifier for
-# its verdict: every object that the prompt names, and no other.
+# its verdict: every object that the prompt names, and no other. A solid green frame means that it accepts the picture,
+# a dashed red one that it does not.
 
 # %%
 texts, seeds = shapes.evaluation_pairs("test", choose(smoke=1, cpu=4, gpu=4))
@@ -1044,7 +1045,9 @@ figure = Figure(figsize=(5, 3.2))
 axis = figure.subplots()
 for number, (name, row) in enumerate(judged.items()):
     axis.plot(row["loss"], row["accuracy"], "o", color=OTHERS[number], markersize=8)
-    axis.annotate(name, (row["loss"], row["accuracy"]), xytext=(6, -12), textcoords="offset points", fontsize=8)
+    axis.annotate(
+        name, (row["loss"], row["accuracy"]), xytext=(0, -15), textcoords="offset points", fontsize=8, ha="center"
+    )
 axis.set(xlabel="loss on true pictures", ylabel="own pictures accepted", ylim=(0, 1))
 axis.margins(x=0.3)
 viz.picture(
