@@ -260,7 +260,8 @@ viz.sample_sheet(
 # changed: grey is "leave it", bright is "more of this colour", dark is "less".
 
 # %%
-wrong = [i for i in range(len(texts)) if not strict[i]][:8]
+wrong = [i for i in range(len(texts)) if not strict[i]]
+wrong = wrong[:: max(len(wrong) // 8, 1)][:8]  # some of each kind of prompt
 shown, asked = pictures[wrong].to(device).requires_grad_(), [texts[i] for i in wrong]
 (wish,) = torch.autograd.grad(proxy(shown, asked).sum(), shown)
 wish = wish / wish.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
@@ -379,8 +380,9 @@ Markdown("\n".join(lines))
 
 # %% [markdown]
 # Memory grows with K. So does the length of the gradient, since every step multiplies what comes from behind: long
-# chains can make it explode. The authors of DRaFT report both, and cut the chain short. The last step alone points,
-# in part, where all of them point.
+# chains can make it explode. The authors of DRaFT report both, and cut the chain short. The cosines say what the cut
+# costs: a short chain points only in part where the full one points. It is biased, and, as you will see, good enough
+# to climb by.
 #
 # ## 5. ReFL: a leap instead of a walk
 #
@@ -429,7 +431,7 @@ check("10.3", guess_picture)
 # noise, the last from the step before the end.
 
 # %%
-rows, pieces["guess_picture"] = shapes.evaluation_pairs("test", 1)[0], guess_picture
+rows, pieces["guess_picture"] = shapes.evaluation_pairs("test", 2)[0][1::2], guess_picture
 looked_at = learner(base.student())
 with torch.no_grad():
     guesses = [looked_at.samples(rows, torch.arange(len(rows)), (t, t))[0] for t in range(STEPS)]
@@ -628,7 +630,7 @@ def train(algorithm, seconds: float, *, rate: float, looks: int = 4, climbed: Re
 
 
 # %%
-BUDGET = choose(smoke=0.1, cpu=15.0, gpu=1200.0)
+BUDGET = choose(smoke=0.1, cpu=12.0, gpu=1200.0)
 middle = (max(1, STEPS // 2), max(1, STEPS - 2))
 
 
@@ -755,7 +757,7 @@ warm = redness()
 victim = base.student()
 hack = train(
     learner(victim, reward=warm, choose_window=methods["DRaFT-1"]["choose_window"]),
-    choose(smoke=0.1, cpu=9.0, gpu=900.0), rate=SLOWER * rates["DRaFT-1"], looks=9, climbed=warm,
+    choose(smoke=0.1, cpu=14.0, gpu=900.0), rate=SLOWER * 2e-4, looks=12, climbed=warm,
 )  # fmt: skip
 panels(
     {"redness": hack},
@@ -777,6 +779,10 @@ viz.sample_sheet(
 # %% [markdown]
 # Red they are. What is climbed rises to the end and says that these are the best pictures yet; nothing in it misses the
 # shapes. It took seconds. DDPO would get there too, in minutes, and you would have had time to notice.
+#
+# Look at the panel of the proxy as well. Here it only watches, and at first it sounds the alarm. But pictures all red
+# are one more place where it has never been: in our runs it ended by liking them better than the base's. A learned
+# judge is no independent check. The verifier is, because it does not guess.
 #
 # %% [markdown]
 # ## 10. Brakes
@@ -835,20 +841,21 @@ check("10.7", step_kl)
 
 # %% [markdown]
 # The last step draws no noise, so a KL needs a longer window and a sampler with noise. Redness again, with the
-# KL's weight as the only difference:
+# KL's weight as the only difference, and the proxy, where the brake should cost little:
 
 # %%
 pieces["kl_of"] = step_kl
 noisy = replace(policy, transition=partial(ddim_eta, noise=1.0))
 braked = {}
-for weight in choose(smoke=(1.0,), cpu=(0.0, 0.3, 3.0), gpu=(0.0, 0.3, 3.0)):
+runs = {"redness, KL 0": (warm, 0.0, 9.0), "redness, KL 30": (warm, 30.0, 9.0), "proxy, KL 1": (proxy, 1.0, 12.0)}
+for name, (reward, weight, budget) in list(runs.items())[choose(smoke=1, cpu=0, gpu=0) :]:
     student = base.student()
     algorithm = learner(
-        student, reward=warm, policy=replace(noisy, generator=student),
+        student, reward=reward, policy=replace(noisy, generator=student),
         choose_window=lambda steps, rng: (steps - 2, steps), config=replace(settings, kl_weight=weight),
     )  # fmt: skip
-    budget = choose(smoke=0.1, cpu=9.0, gpu=1200.0)
-    braked[f"KL weight {weight:g}"] = train(algorithm, budget, rate=SLOWER * 3e-4, climbed=warm)
+    budget = choose(smoke=0.1, cpu=budget, gpu=100 * budget)
+    braked[name] = train(algorithm, budget, rate=SLOWER * 3e-4, climbed=reward)
 panels(braked, ("climbed", "proxy", "accuracy", "diversity"), "Four scores with and without a KL to the base.")
 
 # %% [markdown] goal="10.8"
@@ -948,7 +955,7 @@ def scaled(network: nn.Module, factor: float) -> None:
             layer.alpha = 4.0 * factor
 
 
-dial = choose(smoke=(0.0, 1.0), cpu=(0.0, 0.5, 1.0, 1.5, 2.0, 3.0), gpu=(0.0, 0.5, 1.0, 1.5))
+dial = choose(smoke=(0.0, 1.0), cpu=(0.0, 0.1, 0.25, 0.5, 1.0, 1.5), gpu=(0.0, 0.25, 0.5, 1.0))
 swept = []
 for factor in dial:
     scaled(low.transformer, factor)
@@ -962,9 +969,12 @@ viz.curves(
 )  # fmt: skip
 
 # %% [markdown]
-# **Turn the dial back.** At 0 you have the base, at 1 what you trained, between them everything in between, without
-# any further training. Beyond 1 you see where training was heading. Where accuracy is highest need not be where the
-# proxy is.
+# **Turn the dial back.** At 0 you have the base, at 1 what you trained, between them everything in between, without any
+# further training. Beyond 1 you see where training was heading.
+#
+# Be clear about what a brake can do. It chooses a place on the way from the base to the summit. Redness has no good
+# place on that way: every bit of it costs accuracy, and a strong KL merely keeps you at the base. The proxy has one,
+# because for a long stretch it wants what you want. Brakes buy you time to look. They do not mend a reward.
 #
 # ## 11. The account
 #
@@ -978,7 +988,7 @@ before, after = (evaluate(generator, "test", per_kind=PER_KIND) for generator in
 best = best_of(base, (1, 4, 12), per_kind=choose(smoke=1, cpu=16, gpu=8))
 rows = [("base", 0.0, logs["DRaFT-1"][0])] + [(name, log[-1]["seconds"], log[-1]) for name, log in logs.items()]
 rows += [("DRaFT-1 on redness", hack[-1]["seconds"], hack[-1])]
-rows += [(f"DRaFT-2 on redness, {name}", log[-1]["seconds"], log[-1]) for name, log in braked.items()]
+rows += [(f"DRaFT-2 on {name}", log[-1]["seconds"], log[-1]) for name, log in braked.items()]
 rows += [("LoRA of rank 4 on redness", lora_log[-1]["seconds"], lora_log[-1])]
 lines = [f"| {name} | {s:.0f} | {r['proxy']:.3f} | {r['accuracy']:.3f} | {r['diversity']:.3f} |" for name, s, r in rows]
 lines += [f"| *base, best of {n}* | | | *{accuracy:.3f}* | |" for n, accuracy in best.items()]
