@@ -519,8 +519,8 @@ Markdown("\n".join([*rows, f"| *relation, the right words in the wrong order* | 
 # %% [markdown]
 # It sees colours, shapes, numbers. In the last row the *picture* stays and the prompt is turned round: *a red circle
 # left of ...* against *right of*. How far is it from a coin there? A sentence encoder gives both nearly the same
-# vector, for they have nearly the same words, and no bridge can bring back what the vector has lost. Compositional
-# benchmarks (T2I-CompBench, GenEval) were made because the rewards of their day had this blind spot.
+# vector, for they have nearly the same words, and no bridge can bring back what the vector has lost. Benchmarks such as
+# T2I-CompBench and GenEval test just this: attributes, numbers and places, one by one.
 
 # %% [markdown]
 # ## 6. Ask a person
@@ -528,11 +528,12 @@ Markdown("\n".join([*rows, f"| *relation, the right words in the wrong order* | 
 # What about wishes that no rule and no caption can say? Ask. Nobody can rate a picture from 0 to 10 twice alike, but
 # everybody can say which of two is better. So: here are 30 pairs, each by the model for one prompt. Click, or use the
 # arrow keys: left, right, down for *cannot say*, backspace to take one back. Your answers are kept after each click.
-# (Pairs in which the verifier sees hardly a difference were left out.) Give it five minutes, then go on below.
+# To keep it short, the prompts are of the two simplest kinds, and pairs in which the verifier sees hardly a difference
+# were left out. Give it five minutes, then go on below.
 
 # %%
-DRAWN, PAIRS, HELD = choose(smoke=(150, 60, 30), cpu=(5500, 3000, 600), gpu=(32_000, 20_000, 600))
-asked = shapes.draw_prompts(DRAWN, rng)
+DRAWN, PAIRS, HELD = choose(smoke=(200, 60, 30), cpu=(6000, 3000, 600), gpu=(36_000, 20_000, 600))
+asked = [str(rng.choice(shapes.trained_prompts(str(rng.choice(["single", "count"]))))) for _ in range(DRAWN)]
 left, right = (base.generate(asked, rng.integers(2**62, size=DRAWN).tolist(), steps=6) for _ in range(2))
 true_left, true_right = (rewards.shapes_dense()(side, asked) for side in (left, right))
 clear = ((true_left - true_right).abs() >= 0.15).nonzero()[: PAIRS + HELD, 0]  # where there is something to see
@@ -637,9 +638,9 @@ def margins(model: Callable, rows: Tensor) -> Float[Tensor, "pairs"]:
 
 
 # %%
-every, held = torch.arange(PAIRS), torch.arange(PAIRS, PAIRS + HELD)
+every, held = torch.arange(PAIRS), torch.arange(PAIRS, len(asked))
 some = every[: choose(smoke=30, cpu=600, gpu=600)]
-steps = choose(smoke=(3, 3, 3), cpu=(80, 250, 500), gpu=(80, 250, 3000))
+steps = choose(smoke=(3, 3, 3), cpu=(80, 250, 350), gpu=(80, 250, 3000))
 data = {"yours": (mine, your_answers), "few": (some, answers[some]), "many": (every, answers[every])}
 models = {name: preference_model(*data[name], n) for name, n in zip(data, steps, strict=True)}
 
@@ -708,7 +709,7 @@ check("8.8", calibration_error)
 # held-out pairs, and measure on the other.
 
 # %%
-half, other = held[: HELD // 2], held[HELD // 2 :]
+half, other = held[: len(held) // 2], held[len(held) // 2 :]
 TEMPERATURES = np.geomspace(0.5, 50, 40)
 calibration, said_by = {}, {}
 for name in ("few", "many"):
@@ -1007,12 +1008,13 @@ viz.picture(
 # ### Who would have noticed?
 #
 # Each reward of this lab as a witness of hack 3: what it said of the pictures before, and what it says after. A witness
-# is useful if it was made in another way than what was climbed.
+# is useful if it was made in another way than what was climbed. (The preference model has only been asked about single
+# objects and counts, and half of these prompts are of other kinds: it is a weak witness.)
 
 # %%
 witnesses = {
     "proxy (climbed)": proxy,
-    "preferences, from many pairs": models["many"],
+    "preferences (single objects and counts)": models["many"],
     "image and text, your bridge": image_text_reward,
     "colours": colours,
     "dense verifier": rewards.shapes_dense(),
