@@ -744,8 +744,8 @@ viz.curves(
 #
 # Gradient methods need a reward with a gradient, and the verifier has none. So the course ships a **proxy**: the same
 # small network, fitted to the verifier's dense scores on tens of thousands of the base's pictures, half of them under
-# prompts that only *resemble* their own. It will be climbed in most labs from here on. Get to know it first, where it
-# was trained: on pictures of the base.
+# prompts that only *resemble* their own. Labs to come will climb it. Get to know it first where it was trained: on
+# pictures of the base.
 
 # %%
 proxy = rewards.learned_proxy()
@@ -791,7 +791,7 @@ strange = {
     "its negative": -one,
     "noise": torch.rand(one.shape, generator=stream) * 2 - 1,
     "stripes of red": torch.where(torch.arange(32) % 4 < 2, full, empty),
-    "a circle in white": torch.where(one > 0.5, 1.0, empty),
+    "a bright circle": torch.where(one > 0.5, 1.0, empty),
     "enlarged": torch.nn.functional.interpolate(one, scale_factor=3)[:, :, 32:64, 32:64],
 }
 
@@ -979,8 +979,8 @@ print(
 before_and_after(climbed_to, "below the same after climbing the proxy.")
 
 # %% [markdown]
-# The proxy calls each picture of the lower row better than anything it was ever shown. Three curves, one story: the
-# reward (solid) does what it was asked to, and the check beside it (dashed) tells you what it was worth.
+# By the proxy, the lower row is the better one. Three curves, one story: the reward (solid) does what it was asked to,
+# and the check beside it (dashed) tells you what it was worth.
 
 # %%
 figure = Figure(figsize=(9.5, 2.9), layout="constrained")
