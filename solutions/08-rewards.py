@@ -360,13 +360,13 @@ for reader in ("first", "second"):
     )
 
 # %%
-texts = read(print_out[:8])
+texts = read(print_out[:4])
 viz.sample_sheet(
-    print_out[:8],
+    print_out[:4],
     [f"read: {text}" for text in texts],
     columns=4,
     size=1.9,
-    alt="Eight words in clear print on coloured grounds, each under what the first reader read: " + ", ".join(texts),
+    alt="Four words in clear print on coloured grounds, each under what the first reader read: " + ", ".join(texts),
 )
 
 # %% [markdown] goal="8.5"
