@@ -599,9 +599,9 @@ check("8.7", prefers_left)
 chance = prefers_left(true_left, true_right, temperature=0.1, bias=0.0, slips=0.05)
 answers = torch.rand(len(chance), generator=stream) < chance  # True: left
 ceiling = torch.maximum(chance, 1 - chance)[PAIRS:].mean().item()
-habit = prefers_left(true_left, true_right, temperature=0.1, bias=1.0, slips=0.05).mean().item()
+alike = prefers_left(torch.zeros(1), torch.zeros(1), temperature=0.1, bias=1.0, slips=0.05).item()
 print(f"of the rater's own answers, who knows all true scores foretells {ceiling:.3f}: the ceiling of any model")
-print(f"with a habit of 1 the left picture wins {habit:.3f} of the pairs: show each pair both ways round")
+print(f"two pictures of equal worth, a habit of 1: the left one wins {alike:.3f}. Show each pair both ways round")
 
 # %%
 by_hand = len(labeller.judged) >= 10
