@@ -108,6 +108,15 @@ def test_chapter_09_shows_the_results_of_the_records(root):
     assert text == script.with_results(text), "make it anew: python benchmarks/figure_09.py --table"
 
 
+def test_chapter_08_shows_the_results_of_the_records(root):
+    found = importlib.util.spec_from_file_location("figure_08", root / "benchmarks" / "figure_08.py")
+    script = importlib.util.module_from_spec(found)
+    found.loader.exec_module(script)
+    text = (root / "chapters" / "08-rewards.md").read_text(encoding="utf-8")
+    assert script.BLOCK.search(text), "the markers of the table are gone"
+    assert text == script.with_table(text), "make it anew: python benchmarks/figure_08.py --table"
+
+
 def test_chapter_10_shows_the_results_of_the_records(root):
     found = importlib.util.spec_from_file_location("figure_10", root / "benchmarks" / "figure_10.py")
     script = importlib.util.module_from_spec(found)

@@ -51,3 +51,13 @@ def test_lab_10_rehearses_stable_diffusion_without_network_or_cuda(tmp_path, mon
     assert record["cpu_seconds"] < 120
     assert record["metrics"]["accuracy"] == {"before": 0, "after": 0}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10.ipynb", "10.json"]
+
+
+@pytest.mark.slow
+def test_lab_08_rehearses_the_real_model_without_network_or_cuda(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIXELPOLICY_RESULTS", str(tmp_path))
+    monkeypatch.setenv("PIXELPOLICY_SEED", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    record = run_lab(8, "gpu", network=False, show=False)
+    assert record["profile"] == "gpu" and record["metrics"]["rehearsal"] == 1
+    assert record["cpu_seconds"] < 120
