@@ -141,7 +141,9 @@ def aim() -> viz.Picture:
                     f"{counts[-1]}")  # fmt: skip
     panels[0].set_ylabel("cosine with the exact gradient")
     panels[1].legend(frameon=False, fontsize=8, loc="lower right")
-    return viz.picture(figure, alt=f"Two panels: cosine of an averaged gradient with the exact one. {'; '.join(told)}.")
+    return viz.picture(
+        figure, alt=f"Two panels, the cosine of an averaged gradient with the exact one: {'; '.join(told)}."
+    )
 
 
 # Which steps carry gradient ----------------------------------------------------------------------------------------
