@@ -153,7 +153,7 @@ order = sizes.argsort()[[*range(6), *range(-6, 0)]]
 print(f"tables: {1000 * header_kilobytes():.0f} bytes; coded: {sizes.mean():.0f} bytes in the mean")
 viz.sample_sheet(
     before[order],
-    [f"{sizes[i]:.0f} bytes, dense {dense[i]:.2f}" for i in order],
+    [f"{sizes[i]:.0f} bytes coded, dense {dense[i]:.2f}" for i in order],
     columns=6,
     alt="Twelve pictures of the base. Above, the six smallest files, with few small objects; below, the six largest, "
     "with many objects.",
@@ -259,7 +259,7 @@ def best_of_group(rewards: Float[Tensor, "batch"], groups: Int[Tensor, "batch"],
 check("9.2", best_of_group)
 
 # %% [markdown]
-# Both on one group: twelve attempts at one prompt, sorted by reward.
+# Both on one group: twelve attempts at one prompt, sorted by reward, with the weights of RWR and of RAFT.
 
 # %%
 TEN = choose(smoke=6, cpu=10, gpu=20)  # the plain ODE, as pictures are drawn later
@@ -270,7 +270,7 @@ soft, hard = reward_weights(rewards, one, 0.1), best_of_group(rewards, one, 3)
 order = rewards.argsort(descending=True)
 viz.sample_sheet(
     group.samples[order],
-    [f"reward {rewards[i]:.2f}\nRWR {soft[i]:.2f}, RAFT {hard[i]:.0f}" for i in order],
+    [f"reward {rewards[i]:.2f}; weights {soft[i]:.2f} and {hard[i]:.0f}" for i in order],
     columns=6,
     alt=f"Twelve attempts at one prompt, sorted by reward from {rewards.max():.2f} to {rewards.min():.2f}; the weights "
     "fall with the reward, RWR's smoothly, RAFT's from 4 to 0 after the third.",
@@ -399,9 +399,9 @@ framed(imitated["all alike"][1], "After imitating all of its own samples alike, 
 # Nobody asked for that. A sampler of few steps errs a little, and always the same way: an object a shade too dark, a
 # colour not quite its own. Training on such samples takes the error into the weights; the next samples are drawn from
 # there, err again, and are imitated again. Errors that do not average out add up. **Self-imitation fades**, and only
-# *selection* holds against it, by throwing out the samples where it shows. So the temperature matters: a soft selection
-# fades almost like none, a hard one learns from few samples. A leash to the base or real data mixed in slows the
-# fading; section 7 shows where RWR and RAFT come to in more iterations.
+# *selection* holds against it, by throwing out the samples where it shows. How hard you select decides which of the two
+# wins: RWR at this temperature keeps whatever is nearly as good as the best, RAFT keeps three of twelve. A leash to the
+# base or real data mixed in slows the fading; section 7 shows where the two come to in more iterations.
 #
 # And imitation wastes what it is told. A bad sample is thrown away. Nothing pushes the model *away* from it.
 
@@ -578,7 +578,7 @@ def wish(reward, iterations: int, name: str) -> tuple[Loop, Tensor]:
 
 
 with timer() as small_clock:
-    small_loop, small = wish(jpeg_compressibility(), choose(smoke=1, cpu=12, gpu=60), "small files")
+    small_loop, small = wish(jpeg_compressibility(), choose(smoke=1, cpu=14, gpu=60), "small files")
 small_bytes, base_bytes = coded_bytes(small).mean().item(), sizes.mean().item()
 print(f"coded bytes {base_bytes:.0f} -> {small_bytes:.0f} ({small_bytes / base_bytes - 1:+.0%})")
 print(f"whole file  {base_bytes + 1000 * header_kilobytes():.0f} -> {small_bytes + 1000 * header_kilobytes():.0f}")
@@ -626,14 +626,14 @@ framed(large, "After training for large files, the same prompts and noise")
 # objective trains all noisy steps. The learning rate warms up, and cools down over the last part.
 
 # %%
-ITERATIONS = choose(smoke=2, cpu=45, gpu=100)
+ITERATIONS = choose(smoke=2, cpu=75, gpu=100)
 algorithm, memory = ddpo(shapes_dense())
 student = algorithm.policy.generator
 settings = LoopConfig(
     ITERATIONS,
     learning_rate=choose(smoke=5e-4, cpu=5e-4, gpu=3e-4),
     warmup_iterations=4,
-    cooldown_iterations=choose(smoke=0, cpu=30, gpu=0),
+    cooldown_iterations=choose(smoke=0, cpu=50, gpu=0),
     name="DDPO",
 )
 loop = Loop(algorithm, settings)
@@ -865,8 +865,9 @@ for name, clip, size in (("this model", 2e-3, 4 * 8 * 8), ("Stable Diffusion, DD
 
 # %% [markdown]
 # **"Do I need a mean for each prompt?"** Here is what the batch's mean alone would have told the model: the average
-# advantage of a picture, kind by kind. Below 0, *every* picture of that kind counts as bad, whatever it shows. The
-# memory that your statistics kept during section 5 knows better.
+# advantage of a picture, kind by kind. Below 0, a picture of that kind counts as bad before anyone has looked at it. And
+# prompts differ more than kinds do: beside it stand the lowest and the highest mean of one prompt, from the memory that
+# your statistics kept in section 5.
 
 # %%
 final_batch = replace(policy, generator=base).rollout(
@@ -958,6 +959,9 @@ viz.curves(
 )
 
 # %% [markdown]
+# Not all steps fall silent together: those with the least noise do so first. Where a step hardly draws, a small move of
+# its mean is a large move of its density.
+#
 # ## What to take away
 #
 # - A verdict is enough. Imitation needs samples and weights; policy gradients also need a density, and in return learn
