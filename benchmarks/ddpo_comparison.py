@@ -31,7 +31,7 @@ LOOP = LoopConfig(
 )
 GROUPS = RewardWeightedConfig(prompts_per_iteration=16, group_size=12, noise_draws=4, minibatches=2)
 STEPS = GRPOConfig(
-    prompts_per_iteration=BATCH, group_size=1, trained_steps=5, minibatches=2, clip_range=2e-3, kl_weight=0.0
+    prompts_per_iteration=16, group_size=12, trained_steps=5, minibatches=2, clip_range=2e-3, kl_weight=0.0
 )
 PLAIN = {"transition": ode, "steps": 10}  # no density is asked for, so that pictures may be drawn as they are judged
 NOISY = {"transition": partial(ddim_eta, noise=1.0), "steps": 6}

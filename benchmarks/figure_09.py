@@ -65,7 +65,7 @@ def axes(columns: int, width: float = 8.4, height: float = 3.1) -> tuple[Figure,
 
 
 def wished(base: ImageGenerator, reward, iterations: int) -> ImageGenerator:
-    """The base after DDPO for a reward on bytes, as lab 09 trains it."""
+    """The base after DDPO for a reward on bytes, which does not look at the prompt."""
     policy = DenoisingPolicy(base.student(), partial(ddim_eta, noise=1.0), steps=6)
     config = GRPOConfig(prompts_per_iteration=192, group_size=1, trained_steps=5, kl_weight=0.0)
     loop = Loop(
@@ -86,7 +86,7 @@ def wishes(base: ImageGenerator, columns: int = 8) -> viz.Picture:
         "After DDPO for large files": wished(base, jpeg_incompressibility(), 10),
     }
     if recorded_of(LONG):
-        generators["After DDPO for the prompt, the recorded long run"] = recorded.apply(LONG, 0, load("shapes"))
+        generators["After DPOK for the prompt, the recorded long run"] = recorded.apply(LONG, 0, load("shapes"))
     pictures, words = [], []
     for label, generator in generators.items():
         drawn = generator.generate(prompts, seeds)
