@@ -37,7 +37,7 @@ from pixelpolicy.worlds import shapes
 
 NAME = "10-reward-gradient-race"
 DDPO_SETTINGS = GRPOConfig(
-    prompts_per_iteration=192, group_size=1, trained_steps=5, minibatches=2, clip_range=2e-3, kl_weight=0.0
+    prompts_per_iteration=16, group_size=12, trained_steps=5, minibatches=2, clip_range=2e-3, kl_weight=0.02
 )
 SETTINGS = RewardGradientConfig(prompts_per_iteration=48)
 RUNS = {  # iterations, learning rate, iterations between looks, warm-up, share of old weights in the average
@@ -51,6 +51,7 @@ RUNS = {  # iterations, learning rate, iterations between looks, warm-up, share 
 def make(method: str, student: ImageGenerator, seed: int) -> DDPO | RewardGradient:
     noisy = DenoisingPolicy(student, partial(ddim_eta, noise=1.0), steps=6)
     if method == "DDPO":
+        noisy = replace(noisy, transition=partial(ddim_eta, noise=0.6))
         return DDPO(noisy, learned_proxy(), shapes.draw_prompts, replace(DDPO_SETTINGS, seed=seed))
     plain, settings = DenoisingPolicy(student, ode, steps=5, micro_batch=48), replace(SETTINGS, seed=seed)
     policy, window, objective = {
