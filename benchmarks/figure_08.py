@@ -5,13 +5,11 @@ nothing and fails where the table is not that of the records.
 """
 
 import argparse
-import re
-import sys
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from chapter import ROOT, Chapter, spread
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,22 +22,7 @@ from pixelpolicy.rewards.reading import read, scores
 from pixelpolicy.viz.reward_map import reward_map
 from pixelpolicy.worlds import shapes, words
 
-ROOT = Path(__file__).parents[1]
-CHAPTER = ROOT / "chapters" / "08-rewards.md"
-BLOCK = re.compile(r"(<!-- results: made by benchmarks/figure_08.py -->\n).*?(<!-- end of results -->)", re.S)
 WORDS = ("CAT", "DOG", "42", "GO")
-
-
-def place(picture: viz.Picture, name: str) -> None:
-    """Write a figure, and its alternative text into the chapter."""
-    picture.save(ROOT / "chapters" / "figures" / f"{name}.png")
-    text = CHAPTER.read_text(encoding="utf-8")
-    alt_line = re.compile(rf"(```\{{figure\}} figures/{re.escape(name)}\.png\n:alt: )[^\n]*")
-    new, found = alt_line.subn(lambda match: match[1] + picture.alt, text)
-    if found != 1:
-        sys.exit(f"{CHAPTER} shows figures/{name}.png {found} times, with an :alt: line; it must be once")
-    CHAPTER.write_text(new, encoding="utf-8")
-    print(f"{name}: {picture.alt}")
 
 
 # Three searches --------------------------------------------------------------------------------------------------
@@ -242,7 +225,7 @@ def table() -> str:
         "proxy, accepted above rejected": lambda m: m["proxy_agreement"]["auc"],
     }
     lines = [f"| | {len(runs())} seed{'s' * (len(runs()) > 1)} |", "|---|---|"]
-    lines += [f"| {name} | {_spread([get(run) for run in runs()])} |" for name, get in rows.items()]
+    lines += [f"| {name} | {spread([get(run) for run in runs()])} |" for name, get in rows.items()]
     lines += ["", "| hack | reward, before | after | check, before | after |", "|---|---|---|---|---|"]
     for hack, (reward, check) in {
         "bytes": ("kilobytes", "strict"),
@@ -250,7 +233,7 @@ def table() -> str:
         "proxy": ("proxy", "strict"),
     }.items():
         cells = [
-            _spread([run["hacks"][hack][key][when] for run in runs()])
+            spread([run["hacks"][hack][key][when] for run in runs()])
             for key in (reward, check)
             for when in ("before", "after")
         ]
@@ -258,35 +241,22 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _spread(values: list[float], digits: int = 3) -> str:
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
-    return middle if low == high else f"{middle} ({low} to {high})"
-
-
-def with_table(text: str) -> str:
-    return BLOCK.sub(lambda found: found[1] + "\n" + table() + "\n" + found[2], text)
+CHAPTER = Chapter("08-rewards", table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true", help="rewrite the table only")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the table differs")
-    asked = parser.parse_args()
-    text = CHAPTER.read_text(encoding="utf-8")
-    if asked.check:
-        drifted = text != with_table(text)
-        sys.exit(f"{CHAPTER.name}'s table is not that of the records: run it without --check" if drifted else 0)
-    CHAPTER.write_text(with_table(text), encoding="utf-8")
-    place(pairs(), "08-pairs")
-    if asked.table:
+    asked = CHAPTER.write_results(parser)
+    CHAPTER.place(pairs(), "08-pairs")
+    if asked is None:
         return
     torch.set_num_threads(1)
     pictures = Pictures(per_kind=4)
     climbed, log = pictures.climb(200)
-    place(goodhart(log), "08-goodhart")
-    place(three_hacks(pictures, climbed), "08-hacks")
-    place(strange(), "08-strange")
-    place(reward_map(literature()), "08-map")
+    CHAPTER.place(goodhart(log), "08-goodhart")
+    CHAPTER.place(three_hacks(pictures, climbed), "08-hacks")
+    CHAPTER.place(strange(), "08-strange")
+    CHAPTER.place(reward_map(literature()), "08-map")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,12 @@ and says plainly what is not recorded yet; `--check` writes nothing and fails wh
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 from functools import partial
-from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from chapter import ROOT, Chapter, axes, spread
 from torch import Tensor
 
 from pixelpolicy import viz
@@ -32,33 +29,9 @@ from pixelpolicy.rl import clipped_surrogate
 from pixelpolicy.viz.figures import OTHERS
 from pixelpolicy.worlds import shapes
 
-ROOT = Path(__file__).parents[1]
-CHAPTER = ROOT / "chapters" / "09-ddpo.md"
-BLOCK = re.compile(r"(<!-- results: made by benchmarks/figure_09.py -->\n).*?(<!-- end of results -->)", re.S)
 METHODS = {"rwr": OTHERS[0], "raft": OTHERS[1], "ddpo": viz.COLOURS["ddpo"], "dpok": OTHERS[3]}
 STYLES = {"rwr": ":", "raft": "-.", "ddpo": "-", "dpok": "--"}
 COMPARISON, LONG, LAB = "09-ddpo-comparison", "09-ddpo-long", "09-ddpo"
-
-
-def place(picture: viz.Picture, name: str) -> None:
-    """Write a figure, and its alternative text into the chapter."""
-    picture.save(ROOT / "chapters" / "figures" / f"{name}.png")
-    text = CHAPTER.read_text(encoding="utf-8")
-    alt_line = re.compile(rf"(```\{{figure\}} figures/{re.escape(name)}\.png\n:alt: )[^\n]*")
-    new, found = alt_line.subn(lambda match: match[1] + picture.alt, text)
-    if found != 1:
-        sys.exit(f"{CHAPTER} shows figures/{name}.png {found} times, with an :alt: line; it must be once")
-    CHAPTER.write_text(new, encoding="utf-8")
-    print(f"{name}: {picture.alt}", flush=True)
-
-
-def axes(columns: int, width: float = 8.4, height: float = 3.1) -> tuple[Figure, list]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panels = list(np.atleast_1d(figure.subplots(1, columns)))
-    for axis in panels:
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, panels
 
 
 # The opening: three wishes ---------------------------------------------------------------------------------------
@@ -242,7 +215,7 @@ def results() -> str:
     compared, lab, long = recorded_of(COMPARISON), recorded_of(LAB), recorded_of(LONG)
     missing = [f"`{name}`" for name, runs in ((COMPARISON, compared), (LAB, lab), (LONG, long)) if not runs]
     parts = []
-    if (ROOT / "chapters" / "figures" / "09-comparison.png").exists() and (picture := comparison()):
+    if picture := comparison():
         parts.append(
             "```{figure} figures/09-comparison.png\n:alt: " + picture.alt + "\n\nFour methods on the same number of "
             "pictures: the mean over seeds, and the band from the lowest to the highest.\n```"
@@ -255,13 +228,13 @@ def results() -> str:
         lines.append("| base | | | " + " | ".join(f"{start[key]['before']:.3f}" for key in keys) + " | 0 |")
         for count in lab[0]["metrics"]["best_of_n"] if lab else ():
             accuracies = [run["metrics"]["best_of_n"][count] for run in lab]
-            lines.append(f"| base, best of {count} | {len(lab)} | | {_spread(accuracies)} | | | |")
+            lines.append(f"| base, best of {count} | {len(lab)} | | {spread(accuracies)} | | | |")
         groups = {name.upper(): [run for run in compared if run["method"] == name] for name in METHODS}
         groups |= {"lab 09, as you run it": lab, "recorded long run": long}
         for title, runs in groups.items():
             if runs:
-                cells = [_spread([run["metrics"][key]["after"] for run in runs]) for key in keys]
-                cells.append(_spread([run["metrics"]["kl_nats"]["after"] for run in runs], 1))
+                cells = [spread([run["metrics"][key]["after"] for run in runs]) for key in keys]
+                cells.append(spread([run["metrics"]["kl_nats"]["after"] for run in runs], 1))
                 samples = runs[0].get("samples", "")
                 lines.append(f"| {title} | {len(runs)} | {samples} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
@@ -274,37 +247,24 @@ def results() -> str:
         )
     if missing:
         parts.append(f"Not recorded in this copy of the course yet: {', '.join(missing)}.")
-    return "\n" + "\n\n".join(parts) + "\n\n"
+    return "\n\n".join(parts) + "\n"
 
 
-def _spread(values: list[float], digits: int = 3) -> str:
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
-    return middle if low == high else f"{middle} ({low} to {high})"
-
-
-def with_results(text: str) -> str:
-    return BLOCK.sub(lambda found: found[1] + results() + found[2], text)
+CHAPTER = Chapter("09-ddpo", results)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true", help="rewrite the results only")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the results differ")
-    asked = parser.parse_args()
-    text = CHAPTER.read_text(encoding="utf-8")
-    if asked.check:
-        stale = text != with_results(text)
-        sys.exit(f"{CHAPTER.name}'s results are not those of the records: run it without --check" if stale else 0)
+    asked = CHAPTER.write_results(parser)
     if picture := comparison():
         picture.save(ROOT / "chapters" / "figures" / "09-comparison.png")
-    CHAPTER.write_text(with_results(CHAPTER.read_text(encoding="utf-8")), encoding="utf-8")
-    if asked.table:
+    if asked is None:
         return
     base = load("shapes")
-    place(weights(), "09-weights")
-    place(clamp(), "09-clamp")
-    place(baselines(base), "09-baselines")
-    place(wishes(base), "09-wishes")
+    CHAPTER.place(weights(), "09-weights")
+    CHAPTER.place(clamp(), "09-clamp")
+    CHAPTER.place(baselines(base), "09-baselines")
+    CHAPTER.place(wishes(base), "09-wishes")
 
 
 if __name__ == "__main__":

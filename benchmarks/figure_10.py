@@ -5,14 +5,12 @@ nothing and fails where the table is not that of the records, `--only NAME` draw
 """
 
 import argparse
-import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from chapter import ROOT, Chapter, axes, spread
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,31 +26,7 @@ from pixelpolicy.rl import Reward
 from pixelpolicy.viz.figures import OTHERS
 from pixelpolicy.worlds import shapes
 
-ROOT = Path(__file__).parents[1]
-CHAPTER = ROOT / "chapters" / "10-reward-gradient.md"
-BLOCK = re.compile(r"(<!-- results: made by benchmarks/figure_10.py -->\n).*?(<!-- end of results -->)", re.S)
 STEPS = 5
-
-
-def place(picture: viz.Picture, name: str) -> None:
-    """Write a figure, and its alternative text into the chapter."""
-    picture.save(ROOT / "chapters" / "figures" / f"{name}.png")
-    text = CHAPTER.read_text(encoding="utf-8")
-    alt_line = re.compile(rf"(```\{{figure\}} figures/{re.escape(name)}\.png\n:alt: )[^\n]*")
-    new, found = alt_line.subn(lambda match: match[1] + picture.alt, text)
-    if found != 1:
-        sys.exit(f"{CHAPTER} shows figures/{name}.png {found} times, with an :alt: line; it must be once")
-    CHAPTER.write_text(new, encoding="utf-8")
-    print(f"{name}: {picture.alt}", flush=True)
-
-
-def axes(columns: int, width: float = 8.4, height: float = 3.1) -> tuple[Figure, list]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panels = list(np.atleast_1d(figure.subplots(1, columns)))
-    for axis in panels:
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, panels
 
 
 def learner(student: ImageGenerator, reward: Reward, count: int = 1, **settings) -> RewardGradient:
@@ -291,7 +265,7 @@ def table() -> str:
         lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for method, runs in arrived.items():
             keys = (("seconds_to_goal", 1), ("ddpo_seconds_to_goal", 1), ("speedup", 1))
-            cells = [_spread([run[key] for run in runs], digits) for key, digits in keys]
+            cells = [spread([run[key] for run in runs], digits) for key, digits in keys]
             cells += [
                 f"{median(run[f'{key}_at_goal'] for run in runs):.3f}, "
                 f"{median(run[f'ddpo_{key}_at_goal'] for run in runs):.3f}"
@@ -306,38 +280,22 @@ def table() -> str:
         before = long[0]["metrics"]
         parts.append(
             f"The recorded long run, {len(long)} seeds: strict accuracy {before['accuracy']['before']:.3f} to "
-            f"{_spread(scores['accuracy'])}, diversity {before['diversity']['before']:.3f} to "
-            f"{_spread(scores['diversity'])}, {_spread(scores['kl_nats'], 1)} nats from the base."
+            f"{spread(scores['accuracy'])}, diversity {before['diversity']['before']:.3f} to "
+            f"{spread(scores['diversity'])}, {spread(scores['kl_nats'], 1)} nats from the base."
         )
     else:
         parts.append("*The long run has not been recorded in this copy: `python benchmarks/reward_gradient_long.py`.*")
     return "\n\n".join(parts) + "\n"
 
 
-def _spread(values: list[float], digits: int = 3) -> str:
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
-    return middle if low == high else f"{middle} ({low} to {high})"
-
-
-def with_table(text: str) -> str:
-    return BLOCK.sub(lambda found: found[1] + "\n" + table() + "\n" + found[2], text)
+CHAPTER = Chapter("10-reward-gradient", table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true", help="rewrite the table only")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the table differs")
     parser.add_argument("--only", help="one figure")
-    asked = parser.parse_args()
-    text = CHAPTER.read_text(encoding="utf-8")
-    if asked.check:
-        sys.exit(
-            f"{CHAPTER.name}'s table is not that of the records: run it without --check"
-            if text != with_table(text)
-            else 0
-        )
-    CHAPTER.write_text(with_table(text), encoding="utf-8")
-    if asked.table:
+    asked = CHAPTER.write_results(parser)
+    if asked is None:
         return
     base = load("shapes")
     figures = {
@@ -346,7 +304,7 @@ def main() -> None:
     }  # fmt: skip
     for name, draw in figures.items():
         if asked.only in (None, name):
-            place(draw(), name)
+            CHAPTER.place(draw(), name)
 
 
 if __name__ == "__main__":

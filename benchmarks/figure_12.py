@@ -5,14 +5,12 @@ nothing and fails where the table is not that of the records.
 """
 
 import argparse
-import re
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
+from chapter import ROOT, Chapter, axes, spread
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -27,9 +25,6 @@ from pixelpolicy.rl.advantages import CONVENTIONS
 from pixelpolicy.viz.figures import OTHERS
 from pixelpolicy.worlds import shapes
 
-ROOT = Path(__file__).parents[1]
-CHAPTER = ROOT / "chapters" / "12-grpo.md"
-BLOCK = re.compile(r"(<!-- results: made by benchmarks/figure_12.py -->\n).*?(<!-- end of results -->)", re.S)
 TRANSITIONS = {  # each at its published noise
     "ODE": ode,
     "Flow-SDE, a = 0.7": partial(flow_sde, noise=0.7),
@@ -39,27 +34,6 @@ TRANSITIONS = {  # each at its published noise
 COLOURS = dict(zip(TRANSITIONS, ("#777777", *OTHERS[:3]), strict=True))
 STYLES = dict(zip(TRANSITIONS, ("-", "--", "-.", ":"), strict=True))
 STEPS = 10
-
-
-def place(picture: viz.Picture, name: str) -> None:
-    """Write a figure, and its alternative text into the chapter."""
-    picture.save(ROOT / "chapters" / "figures" / f"{name}.png")
-    text = CHAPTER.read_text(encoding="utf-8")
-    alt_line = re.compile(rf"(```\{{figure\}} figures/{re.escape(name)}\.png\n:alt: )[^\n]*")
-    new, found = alt_line.subn(lambda match: match[1] + picture.alt, text)
-    if found != 1:
-        sys.exit(f"{CHAPTER} shows figures/{name}.png {found} times, with an :alt: line; it must be once")
-    CHAPTER.write_text(new, encoding="utf-8")
-    print(f"{name}: {picture.alt}")
-
-
-def axes(columns: int, width: float = 8.4, height: float = 3.1) -> tuple[Figure, list]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panels = list(figure.subplots(1, columns))
-    for axis in panels:
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, panels
 
 
 # The opening: before and after -----------------------------------------------------------------------------------
@@ -285,46 +259,28 @@ def table() -> str:
     start = lab[0]["metrics"]
     lines.append("| base | " + " | ".join(f"{start[key]['before']:.3f}" for key in keys[:3]) + " | 0 |")
     for count in start["best_of_n"]:
-        lines.append(
-            f"| base, best of {count} | {_spread([run['metrics']['best_of_n'][count] for run in lab])} | | | |"
-        )
+        lines.append(f"| base, best of {count} | {spread([run['metrics']['best_of_n'][count] for run in lab])} | | | |")
     for title, runs in (("lab 12, as you run it", lab), ("recorded long run", long)):
-        cells = [_spread([run["metrics"][key]["after"] for run in runs], 1 if key == "kl_nats" else 3) for key in keys]
+        cells = [spread([run["metrics"][key]["after"] for run in runs], 1 if key == "kl_nats" else 3) for key in keys]
         lines.append(f"| {title}, {len(runs)} seeds | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _spread(values: list[float], digits: int = 3) -> str:
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
-    return middle if low == high else f"{middle} ({low} to {high})"
-
-
-def with_table(text: str) -> str:
-    return BLOCK.sub(lambda found: found[1] + "\n" + table() + "\n" + found[2], text)
+CHAPTER = Chapter("12-grpo", table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true", help="rewrite the table only")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the table differs")
     parser.add_argument("--per-kind", type=int, default=64, help="pictures a kind and sampler")
-    asked = parser.parse_args()
-    text = CHAPTER.read_text(encoding="utf-8")
-    if asked.check:
-        sys.exit(
-            f"{CHAPTER.name}'s table is not that of the records: run it without --check"
-            if text != with_table(text)
-            else 0
-        )
-    CHAPTER.write_text(with_table(text), encoding="utf-8")
-    if asked.table:
+    asked = CHAPTER.write_results(parser)
+    if asked is None:
         return
     base = load("shapes")
-    place(advantages(), "12-advantages")
-    place(marginals(), "12-marginals")
-    place(long_run(), "12-long-run")
-    place(before_after(base), "12-before-after")
-    place(samplers(base, asked.per_kind), "12-samplers")
+    CHAPTER.place(advantages(), "12-advantages")
+    CHAPTER.place(marginals(), "12-marginals")
+    CHAPTER.place(long_run(), "12-long-run")
+    CHAPTER.place(before_after(base), "12-before-after")
+    CHAPTER.place(samplers(base, asked.per_kind), "12-samplers")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ A chapter with a comment ``<!-- run`` ... ``-->`` has its code run, that of such
 takes for granted, and the asserts on its result. In other chapters the code is only parsed.
 """
 
-import importlib.util
+import importlib
 import os
 import re
 from pathlib import Path
@@ -89,41 +89,14 @@ def test_what_a_chapter_cites_is_in_the_bibliography(path, root):
     assert cited - known == set()
 
 
-def test_chapter_12_shows_the_results_of_the_records(root):
-    found = importlib.util.spec_from_file_location("figure_12", root / "benchmarks" / "figure_12.py")
-    script = importlib.util.module_from_spec(found)
-    found.loader.exec_module(script)
-    text = (root / "chapters" / "12-grpo.md").read_text(encoding="utf-8")
-    assert script.BLOCK.search(text), "the markers of the table are gone"
-    assert text == script.with_table(text), "make it anew: python benchmarks/figure_12.py"
-
-
-def test_chapter_09_shows_the_results_of_the_records(root):
+@pytest.mark.parametrize("name", ["08-rewards", "09-ddpo", "10-reward-gradient", "12-grpo"])
+def test_a_chapter_shows_the_results_of_the_records(root, monkeypatch, name):
     """Also where there are no records yet: it then says so."""
-    found = importlib.util.spec_from_file_location("figure_09", root / "benchmarks" / "figure_09.py")
-    script = importlib.util.module_from_spec(found)
-    found.loader.exec_module(script)
-    text = (root / "chapters" / "09-ddpo.md").read_text(encoding="utf-8")
-    assert script.BLOCK.search(text), "the markers of the results are gone"
-    assert text == script.with_results(text), "make it anew: python benchmarks/figure_09.py --table"
-
-
-def test_chapter_08_shows_the_results_of_the_records(root):
-    found = importlib.util.spec_from_file_location("figure_08", root / "benchmarks" / "figure_08.py")
-    script = importlib.util.module_from_spec(found)
-    found.loader.exec_module(script)
-    text = (root / "chapters" / "08-rewards.md").read_text(encoding="utf-8")
-    assert script.BLOCK.search(text), "the markers of the table are gone"
-    assert text == script.with_table(text), "make it anew: python benchmarks/figure_08.py --table"
-
-
-def test_chapter_10_shows_the_results_of_the_records(root):
-    found = importlib.util.spec_from_file_location("figure_10", root / "benchmarks" / "figure_10.py")
-    script = importlib.util.module_from_spec(found)
-    found.loader.exec_module(script)
-    text = (root / "chapters" / "10-reward-gradient.md").read_text(encoding="utf-8")
-    assert script.BLOCK.search(text), "the markers of the results are gone"
-    assert text == script.with_table(text), "make it anew: python benchmarks/figure_10.py --table"
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    chapter = importlib.import_module(f"figure_{name[:2]}").CHAPTER
+    text = chapter.path.read_text(encoding="utf-8")
+    assert chapter.block.search(text), "the markers of the results are gone"
+    assert text == chapter.with_results(text), f"make it anew: python benchmarks/figure_{name[:2]}.py --table"
 
 
 WHOLE = (
