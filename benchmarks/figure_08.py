@@ -190,15 +190,20 @@ def pairs() -> viz.Picture:
         for where in ("own", "held_out")
     }
     ceiling = median(run["preference_ceiling"] for run in runs())
-    return viz.curves(
-        {
-            "on the pairs it learnt from": (list(range(3)), found["own"]),
-            "on held-out pairs": (list(range(3)), found["held_out"]),
-        },
-        levels={"the rater, foretold from the true scores": ceiling, "a coin": 0.5},
-        xlabel="pairs: 30, 600, 3,000",
-        ylabel="answers foretold",
-        ylim=(0.4, 1.03),
+    figure = Figure(figsize=(6.4, 3.2))
+    axis = figure.subplots()
+    axis.plot(list(counts.values()), found["own"], "--s", color="#56B4E9", label="on the pairs it learnt from")
+    axis.plot(list(counts.values()), found["held_out"], "-o", color="#D55E00", label="on held-out pairs")
+    axis.axhline(ceiling, color="#777777", linestyle="--", linewidth=1.2, label="from the true scores: the ceiling")
+    axis.axhline(0.5, color="#777777", linestyle=":", linewidth=1.2, label="a coin")
+    axis.set(xscale="log", xlabel="pairs", ylabel="answers foretold", ylim=(0.4, 1.04))
+    axis.set_xticks(list(counts.values()), [f"{count:,}" for count in counts.values()])
+    axis.minorticks_off()
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="center left")
+    return viz.picture(
+        figure,
         alt="Share of answers that a preference model foretells, after 30, 600 and 3,000 pairs: on its own pairs "
         + ", ".join(f"{value:.2f}" for value in found["own"])
         + "; on held-out pairs "
