@@ -481,7 +481,7 @@ viz.sample_sheet(
 )
 
 # %% [markdown]
-# Wrong names are often near misses: that is what such a reward is made of. Now use your `ridge` for our own world, on
+# Some wrong names are near misses: that is what such a reward is made of. Now use your `ridge` for our own world, on
 # clean pictures and their prompts, and ask the question that matters. Show it two pictures, one true and one with a
 # single fault. Does the true one get the higher cosine?
 
