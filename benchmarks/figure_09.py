@@ -230,7 +230,7 @@ def results() -> str:
             accuracies = [run["metrics"]["best_of_n"][count] for run in lab]
             lines.append(f"| base, best of {count} | {len(lab)} | | {spread(accuracies)} | | | |")
         groups = {name.upper(): [run for run in compared if run["method"] == name] for name in METHODS}
-        groups |= {"lab 09, as you run it": lab, "recorded long run": long}
+        groups |= {"lab 09, as you run it": lab, "recorded long run, DPOK": long}
         for title, runs in groups.items():
             if runs:
                 cells = [spread([run["metrics"][key]["after"] for run in runs]) for key in keys]
