@@ -243,7 +243,7 @@ def results() -> str:
         strict = [run["metrics"]["accuracy_of_wishes"]["small"] for run in lab]
         parts.append(
             f"The wish for small files, in the lab: coded bytes {mean(small):+.0%}, strict accuracy then "
-            f"{mean(strict):.3f} (means over {len(lab)} seeds)."
+            f"{mean(strict):.3f} (mean over seeds: {len(lab)})."
         )
     if missing:
         parts.append(f"Not recorded in this copy of the course yet: {', '.join(missing)}.")
