@@ -224,8 +224,9 @@ def table() -> str:
         "your bridge, relation turned round: own prompt preferred": lambda m: m["word_order"],
         "preference model, 600 pairs, held-out": lambda m: m["preference_accuracy"]["few_held_out"],
         "preference model, 3,000 pairs, held-out": lambda m: m["preference_accuracy"]["many_held_out"],
+        "calibration error, 600 pairs": lambda m: m["calibration_error"]["few"],
+        "the same, margins divided by a temperature": lambda m: m["calibration_error"]["few_softened"],
         "calibration error, 3,000 pairs": lambda m: m["calibration_error"]["many"],
-        "the same, margins divided by a temperature": lambda m: m["calibration_error"]["many_softened"],
         "proxy, correlation with the dense verifier": lambda m: m["proxy_agreement"]["correlation"],
         "proxy, accepted above rejected": lambda m: m["proxy_agreement"]["auc"],
     }
