@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -123,33 +123,50 @@ def browser(address):
         yield browser
 
 
+@pytest.fixture(scope="module")
+def opener(browser, address):
+    """``with opener() as visit``: ``visit("results.html", dark=..., width=...)`` opens a page; ``.outside`` and
+    ``.errors`` gather all faults, and in the end the pages are closed."""
+
+    @contextmanager
+    def visiting():
+        pages = []
+
+        def visit(place: str, *, dark: bool = False, width: int = 1280):
+            scheme, size = "dark" if dark else "light", {"width": width, "height": 900}
+            page = browser.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+            pages.append(page)
+
+            def guard(route):
+                if route.request.url.startswith((address, "data:", "blob:")):
+                    return route.continue_()
+                visit.outside.append(f"{place}: {route.request.url}")
+                return route.abort()
+
+            def answered(got):
+                if got.status >= 400:
+                    visit.errors.append(f"{place}: {got.status} {got.url}")
+
+            page.set_default_timeout(120_000)
+            page.route("**/*", guard)
+            page.on("pageerror", lambda error: visit.errors.append(f"{place}: {error}"))
+            page.on("console", lambda said: said.type == "error" and visit.errors.append(f"{place}: {said.text}"))
+            page.on("response", answered)
+            page.goto(address + place, wait_until="load")
+            return page
+
+        visit.outside, visit.errors = [], []
+        try:
+            yield visit
+        finally:
+            for page in pages:
+                page.close()
+
+    return visiting
+
+
 @pytest.fixture
-def visit(browser, address):
-    """``visit("results.html", dark=..., width=...)`` opens a page; ``.outside`` and ``.errors`` gather all faults."""
-    pages = []
-
-    def open_page(place: str, *, dark: bool = False, width: int = 1280):
-        scheme = "dark" if dark else "light"
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
-        pages.append(page)
-
-        def guard(route):
-            if route.request.url.startswith((address, "data:", "blob:")):
-                return route.continue_()
-            open_page.outside.append(f"{place}: {route.request.url}")
-            return route.abort()
-
-        page.set_default_timeout(120_000)
-        page.route("**/*", guard)
-        page.on("pageerror", lambda error: open_page.errors.append(f"{place}: {error}"))
-        page.on("console", lambda said: said.type == "error" and open_page.errors.append(f"{place}: {said.text}"))
-        page.on(
-            "response", lambda got: got.status >= 400 and open_page.errors.append(f"{place}: {got.status} {got.url}")
-        )
-        page.goto(address + place, wait_until="load")
-        return page
-
-    open_page.outside, open_page.errors = [], []
-    yield open_page
-    for page in pages:
-        page.close()
+def visit(opener):
+    """Opens pages, see `opener`."""
+    with opener() as visit:
+        yield visit

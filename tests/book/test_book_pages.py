@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from dataclasses import dataclass
 
 import pytest
 import yaml
@@ -59,17 +60,50 @@ def pages(built) -> list[str]:
     return sorted(place for place in found if not place.startswith("_static/"))
 
 
-def test_no_page_asks_for_anything_outside_or_complains(visit, pages):
-    assert {"index.html", "results.html", "bibliography.html", "search.html", "labs/98-widget.html"} <= set(pages)
-    for place in pages:
+@dataclass
+class Seen:
+    """What was found on one page, opened once: by day, by night, and as narrow as a telephone."""
+
+    outside: list[str]
+    errors: list[str]
+    contrasts: dict[str, tuple[float, str]]
+    silent: list[str]
+    footers: list[str]
+    narrow: int
+
+
+@pytest.fixture(scope="module")
+def seen(opener, pages) -> dict[str, Seen]:
+    """Every page, opened once."""
+    return {place: look_at(opener, place) for place in pages}
+
+
+def look_at(opener, place: str) -> Seen:
+    with opener() as visit:
         page = visit(place)
         page.wait_for_function("() => !window.MathJax?.startup?.promise || document.querySelector('mjx-container')"
                                " || !document.querySelector('.math')")  # fmt: skip
         page.wait_for_load_state("networkidle")
-        page.close()
-    print(f"requests outside on {len(pages)} pages: {len(visit.outside)}; errors: {len(visit.errors)}")
-    assert visit.outside == []
-    assert visit.errors == []
+        silent = page.evaluate(
+            "() => [...document.images].filter((i) => !i.alt.trim()).map((i) => i.outerHTML.slice(0, 99))"
+        )
+        contrasts, footers = {"light": page.evaluate(CONTRAST)}, page.locator("footer").all_inner_texts()
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        contrasts["dark"] = page.evaluate(CONTRAST)
+        page.set_viewport_size({"width": 380, "height": 900})
+        narrow = page.evaluate("document.documentElement.scrollWidth")
+        return Seen(list(visit.outside), list(visit.errors), contrasts, silent, footers, narrow)
+
+
+def test_no_page_asks_for_anything_outside_or_complains(seen):
+    assert {"index.html", "results.html", "bibliography.html", "search.html", "labs/98-widget.html"} <= set(seen)
+    outside, errors = (
+        [fault for page in seen.values() for fault in getattr(page, kind)] for kind in ("outside", "errors")
+    )
+    print(f"requests outside on {len(seen)} pages: {len(outside)}; errors: {len(errors)}")
+    assert outside == []
+    assert errors == []
 
 
 def test_no_page_names_a_script_or_style_elsewhere(built, pages):
@@ -121,31 +155,22 @@ def test_dark_mode_toggles_and_stays(visit):
     assert light > 600
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_text_stands_out(visit, pages, dark):
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out(seen, theme):
     """4.5 to 1 is what WCAG asks of text of this size."""
-    for place in pages:
-        page = visit(place, dark=dark)
-        ratio, text = page.evaluate(CONTRAST)
-        page.close()
+    for place, page in seen.items():
+        ratio, text = page.contrasts[theme]
         assert ratio >= 4.5, f"{place}: {text}: {ratio:.2f}"
 
 
-def test_a_narrow_screen_needs_no_sideways_scrolling(visit, pages):
-    for place in pages:
-        page = visit(place, width=380)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 380, place
-        page.close()
+def test_a_narrow_screen_needs_no_sideways_scrolling(seen):
+    assert {place: page.narrow for place, page in seen.items() if page.narrow > 380} == {}
 
 
-def test_pictures_have_words_and_pages_a_licence(visit, pages):
-    for place in pages:
-        page = visit(place)
-        silent = "() => [...document.images].filter((i) => !i.alt.trim()).map((i) => i.outerHTML.slice(0, 99))"
-        assert page.evaluate(silent) == []
-        footer = page.locator("footer").all_inner_texts()
-        assert any("CC BY 4.0" in text and "Apache-2.0" in text for text in footer), place
-        page.close()
+def test_pictures_have_words_and_pages_a_licence(seen):
+    for place, page in seen.items():
+        assert page.silent == [], place
+        assert any("CC BY 4.0" in text and "Apache-2.0" in text for text in page.footers), place
 
 
 def answer_to_a_key(page) -> float:
