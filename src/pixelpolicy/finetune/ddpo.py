@@ -62,7 +62,7 @@ class DDPO(GRPO):
     checkpoints if it has ``state`` and ``load_state``, as `PromptStatistics` has.
     """
 
-    config: GRPOConfig = GRPOConfig(prompts_per_iteration=192, group_size=1, trained_steps=1000, kl_weight=0.0)
+    config: GRPOConfig = GRPOConfig(trained_steps=1000, kl_weight=0.0)
     statistics: Callable[[Tensor, list[str]], Tensor] = field(default_factory=PromptStatistics)
 
     def compare(self, judged: Judged) -> Float[Tensor, "rows"]:
@@ -124,7 +124,7 @@ class DPOK(GRPO):
     ``spread`` in `surprise` is the standard deviation of the whole batch's rewards.
     """
 
-    config: GRPOConfig = GRPOConfig(prompts_per_iteration=192, group_size=1, trained_steps=1000, kl_weight=0.02)
+    config: GRPOConfig = GRPOConfig(trained_steps=1000, kl_weight=0.02)
     critic_steps: int = 5
     critic_lr: float = 1e-3
     surprise_of: Callable[[Tensor, Tensor, Tensor], Tensor] = surprise
