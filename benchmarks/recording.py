@@ -16,7 +16,7 @@ from pixelpolicy.course.files import course_root, write_json
 from pixelpolicy.course.results import read_benchmark, record
 from pixelpolicy.finetune import Loop, LoopConfig
 from pixelpolicy.generators import evaluate, load
-from pixelpolicy.generators.image import ImageGenerator
+from pixelpolicy.generators.flow import FlowGenerator
 from pixelpolicy.policies import DenoisingPolicy, trajectory_kl
 from pixelpolicy.worlds import shapes
 
@@ -44,12 +44,12 @@ def train(algorithm: Any, config: LoopConfig, every: int) -> Loop:
     return loop
 
 
-def scores(generator: ImageGenerator, per_kind: int = 256) -> dict[str, dict[str, float]]:
+def scores(generator: FlowGenerator, per_kind: int = 256) -> dict[str, dict[str, float]]:
     """What `evaluate` says of a generator on the splits that nothing was chosen on."""
     return {split: evaluate(generator, split, per_kind=per_kind) for split in SPLITS}
 
 
-def changes(before: dict, after: dict, policy: DenoisingPolicy, base: ImageGenerator) -> dict[str, dict[str, float]]:
+def changes(before: dict, after: dict, policy: DenoisingPolicy, base: FlowGenerator) -> dict[str, dict[str, float]]:
     """Metrics of a record: scores before and after, and the KL of the trained ``policy`` to the base in nats.
 
     Where no two accepted pictures share a prompt there is no diversity: 0.
@@ -84,7 +84,7 @@ def keep_record(
     write_json(path, sorted([*others, entry], key=which))
 
 
-def long_run(description: str, make: Callable[[ImageGenerator, int], Any], config: LoopConfig, *, source: str) -> None:
+def long_run(description: str, make: Callable[[FlowGenerator, int], Any], config: LoopConfig, *, source: str) -> None:
     """The recorded long run of a lab: its log, its weights, its record.
 
     ``make`` takes a generator to train and a seed, and gives the algorithm.

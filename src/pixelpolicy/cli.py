@@ -28,17 +28,18 @@ FIRST_LAB = "12"
 FIRST_PORT = 8888
 LAB_START_SECONDS = 120
 # Checkpoints of rewards, and what remakes each: from published packages, or from the base of shapes.
+# The recipe of each base: a module with `recipe_of`, `pretrain` and `publish`.
+BASES = {
+    "shapes": "pixelpolicy.generators.pretrain",
+    "furniture": "pixelpolicy.generators.pretrain_tokens",
+    "walker": "pixelpolicy.generators.pretrain_tokens",
+}
 REWARDS = {
     "proxy": "pixelpolicy.rewards.proxy",
     "image-text": "pixelpolicy.rewards.image_text_fit",
     "second-reader": "pixelpolicy.rewards.second_reader",
 }
 STATES = {"new": "dim", "begun": "yellow", "passed": "green", "caught up": "cyan"}
-# Counts of `pretrain` in the profile smoke.
-SMOKE = {
-    "width": 32, "layers": 1, "autoencoder_steps": 2, "autoencoder_batch": 8, "pictures": 48, "flow_steps": 2,
-    "held_back_steps": 2, "flow_batch": 8, "save_every": 1,
-}  # fmt: skip
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -280,7 +281,7 @@ def status() -> None:
 
 @app.command()
 def pretrain(
-    name: Annotated[str, typer.Argument(help="Which checkpoint: shapes, proxy, image-text, second-reader.")],
+    name: Annotated[str, typer.Argument(help="Which checkpoint: shapes, furniture, walker, proxy ...")],
     seed: Annotated[int, typer.Option(help="What everything random follows from.")] = 0,
     folder: Annotated[Path | None, typer.Option(help="Where the run lies [default: runs/pretrain-NAME].")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch [default: torch's own].")] = None,
@@ -288,20 +289,23 @@ def pretrain(
     """Remake a checkpoint (hours; nobody needs to). Training goes on where an interrupted run of it stopped."""
     if name in REWARDS:
         return _remake(name, folder or Path("runs") / f"pretrain-{name}")
-    if name != "shapes":
-        known = ", ".join(["shapes", *REWARDS])
+    if name not in BASES:
+        known = ", ".join([*BASES, *REWARDS])
         raise CheckpointError(f"there is no checkpoint {name!r} to make; those there are: {known}")
+    from importlib import import_module
+
     import torch
 
-    from pixelpolicy.generators import pretrain as recipes
     from pixelpolicy.generators.checkpoint import CHECKPOINTS
+
+    recipes = import_module(BASES[name])
 
     if threads:
         torch.set_num_threads(threads)
     small = profiles.profile() == "smoke"
     folder = folder or Path("runs") / f"pretrain-{name}{'-smoke' if small else ''}"
-    recipe = recipes.Recipe(seed=seed, **(SMOKE if small else {}))
-    out.print(f"Training '{name}' in {folder}: scores go to metrics.jsonl there, sample sheets to samples/.")
+    recipe = recipes.recipe_of(name, seed, small=small)
+    out.print(f"Training '{name}' in {folder}: scores go to metrics.jsonl there, pictures to samples/.")
     generator = recipes.pretrain(folder, recipe, _reporter(folder))
     scores = recipes.publish(generator, folder / "checkpoint", recipe, per_kind=4 if small else 256)
     out.print(f"The checkpoint is in {folder / 'checkpoint'}; its accuracy is {scores['test']['accuracy']:.2f}.")
@@ -332,8 +336,8 @@ def _reporter(folder: Path) -> Callable[[str, int, Any, dict[str, float]], None]
         line = {"stage": stage, "step": step, "time": round(time.time()), **finite}
         with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if stage == "autoencoder":
-            return  # nothing can be sampled yet
+        if stage == "autoencoder" or generator.world is not shapes:
+            return  # nothing can be sampled yet, or it is no picture
         pictures = generator.generate(texts, seeds)
         accepted = [verdict.strict for verdict in shapes.verify(pictures.numpy(), texts)]
         alt = f"Samples of stage {stage} at step {step}: {sum(accepted)} of {len(texts)} show what was asked."

@@ -312,7 +312,7 @@ def after(calls: int, function, then):
 FAULTS = {
     "first weights": (safetensors.torch, "save_file", 0, full_in_rust),
     "second weights": (safetensors.torch, "save_file", 1, full),
-    "prompt encoder": ("pixelpolicy.generators.image", "save_file", 0, full_in_rust),
+    "prompt encoder": ("pixelpolicy.generators.flow", "save_file", 0, full_in_rust),
     "configuration": (Path, "write_text", 3, full),
     "card": (Path, "write_text", 5, full),
     "manifest": (Path, "write_text", 6, full),

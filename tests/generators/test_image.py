@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from pixelpolicy.errors import PromptError
-from pixelpolicy.generators.image import PromptEncoder, build, initial_noise
+from pixelpolicy.generators.flow import PromptEncoder, initial_noise
+from pixelpolicy.generators.image import build
 from pixelpolicy.worlds import shapes
 
 PROMPTS = [
@@ -41,7 +42,7 @@ def test_prompts_become_embeddings_that_tell_them_apart(tiny):
 
 
 def test_tokens_are_the_numbers_of_words_padded_with_the_empty_word():
-    encoder = PromptEncoder()
+    encoder = PromptEncoder.of(shapes)
     tokens = encoder.tokens(["a red circle", "a red circle left of a blue square", ""])
     words = [[shapes.VOCABULARY[i] for i in row] for row in tokens]
     assert words == [["red", "circle", "", "", ""], ["red", "circle", "left", "blue", "square"], [""] * 5]

@@ -15,8 +15,7 @@ from torch import Tensor
 from pixelpolicy.course.files import course_root, write_json
 from pixelpolicy.course.results import read_benchmark
 from pixelpolicy.errors import LabError
-from pixelpolicy.generators.checkpoint import apply_difference, difference, save_weights
-from pixelpolicy.generators.image import ImageGenerator
+from pixelpolicy.generators.checkpoint import G, apply_difference, difference, save_weights
 
 
 def records(name: str) -> list[dict[str, Any]]:
@@ -33,12 +32,12 @@ def history(name: str, seed: int) -> list[dict[str, float]]:
         raise LabError(f"the log {path} cannot be read ({error}). Restore it with `git checkout -- {path}`") from error
 
 
-def apply(name: str, seed: int, base: ImageGenerator, alpha: float = 1.0) -> ImageGenerator:
+def apply(name: str, seed: int, base: G, alpha: float = 1.0) -> G:
     """Move a fresh base, in place, to where the long run ended (``alpha = 1``), part of the way, or beyond."""
     return apply_difference(base, _path(name, seed, "safetensors"), alpha)
 
 
-def keep(name: str, seed: int, log: list[dict[str, float]], tuned: dict[str, Tensor], base: ImageGenerator) -> None:
+def keep(name: str, seed: int, log: list[dict[str, float]], tuned: dict[str, Tensor], base: G) -> None:
     """Write the log of a run and the difference of its transformer's state to the base's."""
     write_json(_path(name, seed, "json"), log)
     save_weights(difference(tuned, base.transformer.state_dict()), _path(name, seed, "safetensors"), base=base)

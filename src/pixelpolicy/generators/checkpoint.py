@@ -1,7 +1,8 @@
 """Checkpoints on disk: written whole or not at all, checked by SHA-256 before they are used.
 
 A checkpoint is a folder in the plain layout of diffusers (``transformer``, ``vae``, ``scheduler``), with our
-``prompt_encoder``, a model card and a ``manifest.json``. Weights are float16 on disk and float32 once loaded.
+``prompt_encoder``, a model card, a ``manifest.json``, and ``generator.json`` where it is no image generator. Weights
+are float16 on disk and float32 once loaded.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pixelpolicy.errors import CheckpointError
-from pixelpolicy.generators.image import ImageGenerator, PromptEncoder
+from pixelpolicy.generators.flow import FlowGenerator
+from pixelpolicy.generators.image import ImageGenerator
+from pixelpolicy.generators.tokens import TokenGenerator
 from pixelpolicy.verified import (
     CHECKPOINTS,
     MANIFEST,
@@ -33,11 +37,12 @@ from pixelpolicy.verified import (
     written_whole,
 )  # fmt: skip
 
-PARTS = ("transformer", "vae", "scheduler", "prompt_encoder")
-_MODULES = ("transformer", "vae", "prompt_encoder")
+KINDS: dict[str, type[FlowGenerator]] = {"image": ImageGenerator, "tokens": TokenGenerator}
+KIND = "generator.json"
+G = TypeVar("G", bound=FlowGenerator)
 
 
-def save(generator: ImageGenerator, folder: Path, card: str) -> None:
+def save(generator: FlowGenerator, folder: Path, card: str) -> None:
     """Write a checkpoint folder with ``card`` as its README.md; a checkpoint already there is replaced at the end.
 
     Raises `CheckpointError`, with nothing changed on disk, where a weight is not finite in float16, where the folder
@@ -46,16 +51,18 @@ def save(generator: ImageGenerator, folder: Path, card: str) -> None:
     folder = Path(folder).absolute()
     finish_replacing(folder)
     if folder.exists() and not (folder / MANIFEST).is_file():
-        if not folder.is_dir() or {path.name for path in folder.iterdir()} - {*PARTS, "README.md"}:
+        if not folder.is_dir() or {path.name for path in folder.iterdir()} - {*generator.parts(), "README.md"}:
             raise CheckpointError(
                 f"{folder} holds something else than a checkpoint and was left alone. Save elsewhere."
             )
-    modules = {name: copy.deepcopy(getattr(generator, name)).half() for name in _MODULES}
+    modules = {name: copy.deepcopy(module).half() for name, module in generator.modules.items()}
     needed = sum(_check_finite(module.state_dict(), name) for name, module in modules.items())
     with written_whole(folder, needed=needed) as (part,):
         part.mkdir(parents=True)
-        for name in PARTS:
-            modules.get(name, generator.scheduler).save_pretrained(part / name)
+        for name in generator.parts():
+            modules.get(name, getattr(generator, name)).save_pretrained(part / name)
+        if (kind := _kind_of(generator)) != "image":
+            write_text(part / KIND, json.dumps({"kind": kind}) + "\n")
         for path in part.glob("*/*config.json"):
             config = json.loads(path.read_text(encoding="utf-8"))
             config.pop("_name_or_path", None)  # diffusers adds where it was loaded from, on this machine
@@ -64,7 +71,7 @@ def save(generator: ImageGenerator, folder: Path, card: str) -> None:
         write_manifest(part)
 
 
-def load(name_or_path: str | Path, *, verify: bool = True) -> ImageGenerator:
+def load(name_or_path: str | Path, *, verify: bool = True) -> FlowGenerator:
     """Load a checkpoint in float32, in evaluation mode and without gradients.
 
     A plain word names a checkpoint of the package; a `Path`, or a text with a separator, is a folder. Raises
@@ -74,29 +81,35 @@ def load(name_or_path: str | Path, *, verify: bool = True) -> ImageGenerator:
     if verify:
         check(folder)
     try:
-        from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-
         with _quiet():
-            plain = {"local_files_only": True, "torch_dtype": torch.float32}
-            transformer = SD3Transformer2DModel.from_pretrained(folder, subfolder="transformer", **plain)
-            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **plain)
-            scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
-            prompt_encoder = PromptEncoder.from_pretrained(folder / "prompt_encoder")
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            generator = _class_of(folder).from_pretrained(folder)
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError, StopIteration) as error:
         raise CheckpointError(f"the checkpoint {folder} could not be loaded ({error}). {remedy(folder)}") from error
-    generator = ImageGenerator(transformer, vae, scheduler, prompt_encoder)
-    for name in _MODULES:
-        getattr(generator, name).eval().requires_grad_(False)
+    for module in generator.modules.values():
+        module.eval().requires_grad_(False)
     return generator
 
 
 def check(folder: Path) -> None:
     """Hold every file of a checkpoint against its manifest. Raises `CheckpointError` at the first that differs."""
     files = check_manifest(folder)
-    absent = [part for part in PARTS if not any(name.startswith(f"{part}/") for name in files)]
+    absent = [part for part in _class_of(folder).parts() if not any(name.startswith(f"{part}/") for name in files)]
     if absent:
         manifest = folder / MANIFEST
         raise CheckpointError(f"{manifest} lists no file of {', '.join(absent)}. {remedy(manifest)}")
+
+
+def _kind_of(generator: FlowGenerator) -> str:
+    return next(kind for kind, known in KINDS.items() if type(generator) is known)
+
+
+def _class_of(folder: Path) -> type[FlowGenerator]:
+    """What a checkpoint holds: an image generator where its folder does not say."""
+    path = folder / KIND
+    try:
+        return KINDS[json.loads(path.read_text(encoding="utf-8"))["kind"]] if path.exists() else ImageGenerator
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} names no kind of generator that is known ({error}). {remedy(path)}") from error
 
 
 # Differences to a base ----------------------------------------------------------------------------------------
@@ -111,7 +124,7 @@ def difference(tuned: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, T
     return {name: value for name, value in changed.items() if value.any()}
 
 
-def save_weights(module_state: dict[str, Tensor], path: Path, *, base: ImageGenerator | None = None) -> None:
+def save_weights(module_state: dict[str, Tensor], path: Path, *, base: FlowGenerator | None = None) -> None:
     """Write tensors, such as a `difference`, to one float16 safetensors file and its check sums to ``path``.json.
 
     With ``base`` the file remembers which generator it belongs to. Raises `CheckpointError` as `save` does.
@@ -136,7 +149,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return _read_weights(Path(path).absolute())[0]
 
 
-def apply_difference(generator: ImageGenerator, path: Path, alpha: float = 1.0) -> ImageGenerator:
+def apply_difference(generator: G, path: Path, alpha: float = 1.0) -> G:
     """Add ``alpha`` times a stored difference to the transformer, in place.
 
     Raises `CheckpointError`, with nothing changed, where the file is unsound or belongs to another base.
@@ -147,7 +160,7 @@ def apply_difference(generator: ImageGenerator, path: Path, alpha: float = 1.0) 
     odd = [name for name in change if name not in state or state[name].shape != change[name].shape]
     other_base = "base" in record and record["base"] != fingerprint(generator)
     if odd or other_base:
-        why = f"{odd[0]} has no counterpart of its shape" if odd else "the prompt encoder or the autoencoder differs"
+        why = f"{odd[0]} has no counterpart of its shape" if odd else "the prompt encoder or the decoder differs"
         raise CheckpointError(
             f"{path} is the difference to another base than the generator given: {why}. "
             f"Load the base it was trained from, or train it again from this one."
@@ -157,11 +170,11 @@ def apply_difference(generator: ImageGenerator, path: Path, alpha: float = 1.0) 
     return generator
 
 
-def fingerprint(generator: ImageGenerator) -> str:
+def fingerprint(generator: FlowGenerator) -> str:
     """A check sum of the parts that fine-tuning leaves alone, the same before saving and after loading."""
     digest = hashlib.sha256()
-    for part in ("vae", "prompt_encoder"):
-        for name, value in sorted(getattr(generator, part).state_dict().items()):
+    for part in sorted(generator.modules.keys() - {"transformer"}, reverse=True):
+        for name, value in sorted(generator.modules[part].state_dict().items()):
             digest.update(f"{part}.{name} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -201,7 +214,7 @@ def _find(name_or_path: str | Path) -> Path:
     finish_replacing(folder)
     if not folder.is_dir():
         known = sorted(
-            path.parent.name for path in CHECKPOINTS.glob(f"*/{MANIFEST}") if (path.parent / PARTS[0]).is_dir()
+            path.parent.name for path in CHECKPOINTS.glob(f"*/{MANIFEST}") if (path.parent / "transformer").is_dir()
         )
         raise CheckpointError(
             f"there is no checkpoint {name_or_path!r}; those that exist: {', '.join(known) or 'none'}. Make it with "

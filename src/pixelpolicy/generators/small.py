@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelpolicy.errors import TrainingError
-from pixelpolicy.generators.pretrain import schedule
+from pixelpolicy.generators.training import schedule
 
 NO_LABEL = 10  # what `DigitNet` is told where it is told nothing
 WAVES = 8
