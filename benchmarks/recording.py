@@ -1,9 +1,9 @@
-"""What the recorded runs on the shapes base share: their arguments, the watching, the measuring, the record."""
+"""What the recorded runs of fine-tuning share: their arguments, the watching, the measuring, the record."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from pixelpolicy.finetune import Loop, LoopConfig
 from pixelpolicy.generators import evaluate, load
 from pixelpolicy.generators.flow import FlowGenerator
 from pixelpolicy.policies import DenoisingPolicy, trajectory_kl
-from pixelpolicy.worlds import shapes
 
-SPLITS = ("test", "held-out")
+SPLITS = ("test", "held-out")  # of the world of shapes; a world without held-out prompts has "test" alone
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -38,31 +37,34 @@ def train(algorithm: Any, config: LoopConfig, every: int) -> Loop:
         if loop.iteration % every == 0 or loop.iteration == config.iterations:
             with loop.averaged_weights():
                 scores = evaluate(algorithm.policy.generator, "validation", per_kind=64)
-            metrics |= {key: scores[key] for key in ("accuracy", "dense", "diversity")}
+            metrics |= {key: value for key, value in scores.items() if "_" not in key}
 
     loop.run([watch])
     return loop
 
 
-def scores(generator: FlowGenerator, per_kind: int = 256) -> dict[str, dict[str, float]]:
+def scores(
+    generator: FlowGenerator, per_kind: int = 256, splits: Sequence[str] = SPLITS
+) -> dict[str, dict[str, float]]:
     """What `evaluate` says of a generator on the splits that nothing was chosen on."""
-    return {split: evaluate(generator, split, per_kind=per_kind) for split in SPLITS}
+    return {split: evaluate(generator, split, per_kind=per_kind) for split in splits}
 
 
 def changes(before: dict, after: dict, policy: DenoisingPolicy, base: FlowGenerator) -> dict[str, dict[str, float]]:
     """Metrics of a record: scores before and after, and the KL of the trained ``policy`` to the base in nats.
 
-    Where no two accepted pictures share a prompt there is no diversity: 0.
+    Where no two accepted samples share a prompt there is no diversity: 0.
     """
-    keys = ["accuracy", *(f"accuracy_{kind}" for kind in shapes.KINDS), "dense", "diversity"]
+    keys = [key for key in before["test"] if not key.endswith("_se")]
     pairs = {key: (before["test"][key], after["test"][key]) for key in keys}
     metrics = {
         key: dict(zip(("before", "after"), map(float, np.nan_to_num(pair)), strict=True)) for key, pair in pairs.items()
     }
-    metrics["accuracy_held_out"] = {
-        when: s["held-out"]["accuracy"] for when, s in (("before", before), ("after", after))
-    }
-    texts = shapes.evaluation_pairs("test", 24)[0]
+    if "held-out" in before:
+        metrics["accuracy_held_out"] = {
+            when: s["held-out"]["accuracy"] for when, s in (("before", before), ("after", after))
+        }
+    texts = base.world.evaluation_pairs("test", 24)[0]
     kl = trajectory_kl(policy, replace(policy, generator=base), texts, torch.arange(len(texts)))
     return metrics | {"kl_nats": {"before": 0.0, "after": kl.mean().item()}}
 
@@ -84,7 +86,15 @@ def keep_record(
     write_json(path, sorted([*others, entry], key=which))
 
 
-def long_run(description: str, make: Callable[[FlowGenerator, int], Any], config: LoopConfig, *, source: str) -> None:
+def long_run(
+    description: str,
+    make: Callable[[FlowGenerator, int], Any],
+    config: LoopConfig,
+    *,
+    source: str,
+    world: str = "shapes",
+    splits: Sequence[str] = SPLITS,
+) -> None:
     """The recorded long run of a lab: its log, its weights, its record.
 
     ``make`` takes a generator to train and a seed, and gives the algorithm.
@@ -93,13 +103,15 @@ def long_run(description: str, make: Callable[[FlowGenerator, int], Any], config
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    name, base = config.name, load("shapes")
+    name, base = config.name, load(world)
     algorithm = make(base.student(), asked.seed)
     folder = course_root() / "runs" / name / f"seed-{asked.seed}"
     loop = train(algorithm, replace(config, iterations=asked.iterations or config.iterations, folder=folder), every=20)
     with loop.averaged_weights():
         recorded.keep(name, asked.seed, loop.history, algorithm.model.state_dict(), base)
-    tuned = recorded.apply(name, asked.seed, load("shapes"))  # measured as it will be loaded
-    metrics = changes(scores(base), scores(tuned), replace(algorithm.policy, generator=tuned), base)
+    tuned = recorded.apply(name, asked.seed, load(world))  # measured as it will be loaded
+    metrics = changes(
+        scores(base, splits=splits), scores(tuned, splits=splits), replace(algorithm.policy, generator=tuned), base
+    )
     samples = len(loop.history) * algorithm.config.size
     keep_record(name, metrics, loop.history, seed=asked.seed, samples=samples, source=source)
