@@ -624,17 +624,18 @@ framed(large, "After training for large files, the same prompts and noise")
 # %% [markdown]
 # ## 5. What was asked for
 #
-# Third wish, and the one that matters: the dense verdict. Your memory compares, your objective trains all noisy steps. The learning rate warms up, and cools down over the last part.
+# Third wish, and the one that matters: the dense verdict. Your memory compares, your objective trains all noisy steps.
+# The learning rate warms up, and cools down over the last part.
 
 # %%
-ITERATIONS = choose(smoke=2, cpu=60, gpu=100)
+ITERATIONS = choose(smoke=2, cpu=72, gpu=100)
 algorithm, memory = ddpo(shapes_dense())
 student = algorithm.policy.generator
 settings = LoopConfig(
     ITERATIONS,
     learning_rate=choose(smoke=5e-4, cpu=5e-4, gpu=3e-4),
     warmup_iterations=4,
-    cooldown_iterations=choose(smoke=0, cpu=48, gpu=0),
+    cooldown_iterations=choose(smoke=0, cpu=58, gpu=0),
     name="DDPO",
 )
 loop = Loop(algorithm, settings)
