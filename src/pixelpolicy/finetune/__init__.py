@@ -1,6 +1,7 @@
 """Fine-tuning generators by reward: one file a family of methods, and one loop for all."""
 
 from pixelpolicy.finetune.ddpo import DDPO, DPOK, PromptStatistics
+from pixelpolicy.finetune.forward_process import AWM, DiffusionNFT, ForwardProcessConfig, awm_loss, nft_loss
 from pixelpolicy.finetune.grpo import GRPO, GRPOConfig, random_steps, window_steps
 from pixelpolicy.finetune.loop import Loop, LoopConfig
 from pixelpolicy.finetune.reward_gradient import (
@@ -13,8 +14,11 @@ from pixelpolicy.finetune.reward_gradient import (
 from pixelpolicy.finetune.reward_weighted import RewardWeighted, RewardWeightedConfig
 
 __all__ = [
+    "AWM",
     "DDPO",
     "DPOK",
+    "DiffusionNFT",
+    "ForwardProcessConfig",
     "GRPO",
     "GRPOConfig",
     "Loop",
@@ -25,7 +29,9 @@ __all__ = [
     "RewardWeighted",
     "RewardWeightedConfig",
     "Window",
+    "awm_loss",
     "last_steps",
+    "nft_loss",
     "one_leap",
     "random_steps",
     "window_steps",
