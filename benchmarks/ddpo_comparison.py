@@ -29,7 +29,7 @@ BATCH = 192  # pictures an iteration, of all methods
 LOOP = LoopConfig(
     iterations=60, learning_rate=5e-4, warmup_iterations=4, cooldown_iterations=40, save_every=10, progress=False
 )
-GROUPS = RewardWeightedConfig(prompts_per_iteration=16, group_size=12, noise_draws=4, minibatches=2)
+GROUPS = RewardWeightedConfig(prompts_per_iteration=16, group_size=12, noise_draws=2, minibatches=2, anchor_weight=2.0)
 STEPS = GRPOConfig(
     prompts_per_iteration=16, group_size=12, trained_steps=5, minibatches=2, clip_range=2e-3, kl_weight=0.0
 )
@@ -37,7 +37,7 @@ PLAIN = {"transition": ode, "steps": 10}  # no density is asked for, so that pic
 NOISY = {"transition": partial(ddim_eta, noise=1.0), "steps": 6}
 METHODS: dict[str, dict[str, Any]] = {
     "rwr": {
-        "make": partial(RewardWeighted, weights_of=partial(exponential, beta=0.1)),
+        "make": partial(RewardWeighted, weights_of=partial(exponential, beta=0.03)),
         "config": GROUPS, "policy": PLAIN, "learning_rate": 2e-4,
     },
     "raft": {

@@ -1,7 +1,8 @@
 """The recorded long run of lab 09: `python benchmarks/ddpo_long.py --seed 0` (goes on where it was interrupted).
 
 DPOK for longer than the lab, with the library's functions: a critic, and a KL without which a run of this length
-collapses. Leaves the log, the weights and a record under `benchmarks/09-ddpo-long`.
+collapses. Leaves the log, the weights of the best look at the validation set and a record under
+`benchmarks/09-ddpo-long`.
 """
 
 from dataclasses import replace
@@ -19,10 +20,10 @@ SETTINGS = GRPOConfig(
     prompts_per_iteration=16, group_size=12, trained_steps=5, minibatches=2, clip_range=2e-3, kl_weight=0.02
 )
 LOOP = LoopConfig(
-    iterations=300,
+    iterations=200,
     learning_rate=5e-4,
     warmup_iterations=4,
-    cooldown_iterations=240,
+    cooldown_iterations=150,
     ema_decay=0.95,
     save_every=10,
     name="09-ddpo-long",

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pixelpolicy.course import recorded
 from pixelpolicy.course.files import course_root, write_json
 from pixelpolicy.course.results import read_benchmark, record
 from pixelpolicy.finetune import Loop, LoopConfig
 from pixelpolicy.generators import evaluate, load
+from pixelpolicy.generators.checkpoint import difference, load_weights, save_weights
 from pixelpolicy.generators.flow import FlowGenerator
 from pixelpolicy.policies import DenoisingPolicy, trajectory_kl
 
@@ -29,14 +31,22 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def train(algorithm: Any, config: LoopConfig, every: int) -> Loop:
-    """Train to the end, going on where it was interrupted; ``every`` so many iterations the validation set is read."""
+def train(
+    algorithm: Any, config: LoopConfig, every: int, keep: Callable[[dict[str, Tensor]], None] = lambda state: None
+) -> Loop:
+    """Train to the end, going on where it was interrupted; ``every`` so many iterations the validation set is read.
+
+    ``keep`` is given the averaged weights whenever none before did as well there.
+    """
     loop = Loop(algorithm, config)
 
     def watch(loop: Loop, metrics: dict[str, float]) -> None:
         if loop.iteration % every == 0 or loop.iteration == config.iterations:
+            earlier = max((row.get("accuracy", 0.0) for row in loop.history), default=0.0)
             with loop.averaged_weights():
                 scores = evaluate(algorithm.policy.generator, "validation", per_kind=64)
+                if scores["accuracy"] > earlier:
+                    keep(algorithm.model.state_dict())
             metrics |= {key: value for key, value in scores.items() if "_" not in key}
 
     loop.run([watch])
@@ -95,7 +105,7 @@ def long_run(
     world: str = "shapes",
     splits: Sequence[str] = SPLITS,
 ) -> None:
-    """The recorded long run of a lab: its log, its weights, its record.
+    """The recorded long run of a lab: its log, its weights where they did best on the validation set, its record.
 
     ``make`` takes a generator to train and a seed, and gives the algorithm.
     """
@@ -106,9 +116,12 @@ def long_run(
     name, base = config.name, load(world)
     algorithm = make(base.student(), asked.seed)
     folder = course_root() / "runs" / name / f"seed-{asked.seed}"
-    loop = train(algorithm, replace(config, iterations=asked.iterations or config.iterations, folder=folder), every=20)
-    with loop.averaged_weights():
-        recorded.keep(name, asked.seed, loop.history, algorithm.model.state_dict(), base)
+    best = folder / "best.safetensors"
+    config = replace(config, iterations=asked.iterations or config.iterations, folder=folder)
+    untrained = base.transformer.state_dict()
+    loop = train(algorithm, config, every=20, keep=lambda state: save_weights(difference(state, untrained), best))
+    trained = untrained | {key: untrained[key] + change for key, change in load_weights(best).items()}
+    recorded.keep(name, asked.seed, loop.history, trained, base)
     tuned = recorded.apply(name, asked.seed, load(world))  # measured as it will be loaded
     metrics = changes(
         scores(base, splits=splits), scores(tuned, splits=splits), replace(algorithm.policy, generator=tuned), base
