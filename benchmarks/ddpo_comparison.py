@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from recording import arguments, changes, keep_record, scores, train
 
 from pixelpolicy.course.files import course_root, write_json
+from pixelpolicy.course.recording import arguments, changes, keep_record, scores, train
 from pixelpolicy.course.results import read_benchmark
 from pixelpolicy.finetune import DDPO, DPOK, GRPOConfig, LoopConfig, RewardWeighted, RewardWeightedConfig
 from pixelpolicy.finetune.reward_weighted import best_of_group, exponential

@@ -8,8 +8,7 @@ collapses. Leaves the log, the weights of the best look at the validation set an
 from dataclasses import replace
 from functools import partial
 
-from recording import long_run
-
+from pixelpolicy.course.recording import long_run
 from pixelpolicy.finetune import DPOK, GRPOConfig, LoopConfig
 from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.policies import DenoisingPolicy, ddim_eta

@@ -7,8 +7,7 @@ under `benchmarks/12-grpo-long`.
 from dataclasses import replace
 from functools import partial
 
-from recording import long_run
-
+from pixelpolicy.course.recording import long_run
 from pixelpolicy.finetune import GRPO, GRPOConfig, LoopConfig
 from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.policies import DenoisingPolicy, cps

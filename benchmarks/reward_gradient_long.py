@@ -7,8 +7,7 @@ and a record under `benchmarks/10-reward-gradient-long`.
 from dataclasses import replace
 from functools import partial
 
-from recording import long_run
-
+from pixelpolicy.course.recording import long_run
 from pixelpolicy.finetune import LoopConfig, RewardGradient, RewardGradientConfig, last_steps
 from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.policies import DenoisingPolicy, ddim_eta

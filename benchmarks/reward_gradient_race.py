@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from recording import keep_record
 
 from pixelpolicy.course.files import course_root
+from pixelpolicy.course.recording import keep_record
 from pixelpolicy.course.results import read_benchmark
 from pixelpolicy.finetune import (
     DDPO,

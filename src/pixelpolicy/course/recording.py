@@ -1,4 +1,7 @@
-"""What the recorded runs of fine-tuning share: their arguments, the watching, the measuring, the record."""
+"""What the recorded runs of fine-tuning share: their arguments, the watching, the measuring, the record.
+
+The scripts in `benchmarks/` are made of it.
+"""
 
 from __future__ import annotations
 
