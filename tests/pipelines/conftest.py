@@ -4,15 +4,17 @@ from types import ModuleType
 import pytest
 import torch
 
-from pixelpolicy.pipelines import sd3, sd3_config, sd15, sd15_config
+from pixelpolicy.pipelines import sd3, sd3_config, sd15, sd15_config, wan, wan_config
+from pixelpolicy.rl import Reward
 
 
 class Kind:
     """A kind of pipeline and its tiny random twin on disk; `generator` is the twin in float32, not to be changed."""
 
-    def __init__(self, module: ModuleType, config: ModuleType, make_folder, **settings):
+    def __init__(self, module: ModuleType, config: ModuleType, make_folder, *, norms_in_float32=False, **settings):
         self.module, self.config, self.make_folder = module, config, make_folder
         self.settings = {"height": 64, "width": 64, "device": "cpu", **settings}
+        self.norms_in_float32 = norms_in_float32  # whatever the dtype of the rest
 
     @cached_property
     def folder(self):
@@ -25,11 +27,27 @@ class Kind:
     def generator(self):
         return self.opened(self.folder)
 
+    @property
+    def sample_shape(self):
+        """Of one decoded sample: a picture, or a clip of them."""
+        frames = [self.settings["frames"]] if "frames" in self.settings else []
+        return (*frames, 3, self.settings["height"], self.settings["width"])
+
+    def judged_by(self, reward: Reward) -> Reward:
+        """A reward for pictures, for samples of this kind: of a clip it sees the last frame."""
+        if len(self.sample_shape) == 3:
+            return reward
+        return Reward(reward.name, lambda clips, prompts: reward(clips[:, -1], prompts), reward.differentiable)
+
 
 @pytest.fixture(scope="session")
 def kinds(tmp_path_factory):
     make = tmp_path_factory.mktemp
-    return {"sd3": Kind(sd3, sd3_config, make, max_sequence_length=16), "sd15": Kind(sd15, sd15_config, make)}
+    return {
+        "sd3": Kind(sd3, sd3_config, make, max_sequence_length=16),
+        "sd15": Kind(sd15, sd15_config, make),
+        "wan": Kind(wan, wan_config, make, norms_in_float32=True, frames=9, max_sequence_length=16),
+    }
 
 
 def pytest_generate_tests(metafunc):

@@ -8,12 +8,16 @@ import torch
 from adapters import lora_of, shaken
 
 from pixelpolicy.finetune import DDPO, GRPO, GRPOConfig, Loop, LoopConfig, RewardGradient, RewardGradientConfig, Window
-from pixelpolicy.policies import DenoisingPolicy, cps, ddim_eta, flow_sde, trajectory_kl
+from pixelpolicy.policies import DenoisingPolicy, cps, dance_sde, ddim_eta, flow_sde, trajectory_kl
 from pixelpolicy.rewards import jpeg_compressibility, redness
 from pixelpolicy.worlds import shapes
 
-KINDS = ["sd3", "sd15"]
-TRANSITIONS = {"sd3": partial(cps, noise=0.7), "sd15": partial(ddim_eta, noise=1.0)}
+KINDS = ["sd3", "sd15", "wan"]
+TRANSITIONS = {
+    "sd3": partial(cps, noise=0.7),
+    "sd15": partial(ddim_eta, noise=1.0),
+    "wan": partial(dance_sde, noise=0.3),
+}
 IDLE = "transformer_blocks.1.attn.add_q_proj."  # the last block of SD3 has no use for what the text asks
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 TEXTS = ["a red circle", "two blue squares", "a red circle", "a green triangle above a red square", "a red circle"]
@@ -39,7 +43,10 @@ def test_the_replayed_ratio_is_exactly_one(kind, folder, opened, dtype, guidance
     seeds = torch.arange(len(TEXTS))
     rollout, own = base.rollout(TEXTS, seeds=seeds), student.rollout(TEXTS, seeds=seeds)
     assert rollout.states.dtype == dtype and rollout.samples.dtype == torch.float32
-    assert rollout.states.shape == (5, 5, *kind.generator.latent_shape) and rollout.samples.shape == (5, 3, 64, 64)
+    assert rollout.states.shape == (5, 5, *kind.generator.latent_shape) and rollout.samples.shape == (
+        5,
+        *kind.sample_shape,
+    )
     noisy = 4 if rollout.sigmas[-1] > 0 else 3
     assert rollout.stochastic.tolist() == [step < noisy for step in range(4)]
     assert rollout.log_probs[:, :noisy].isfinite().all() and rollout.log_probs[:, noisy:].isnan().all()
@@ -107,7 +114,7 @@ def test_the_gradient_of_the_adapter_is_that_of_finite_differences(generator):
         assert slope == pytest.approx((values[0] - values[1]) / 2e-2, rel=0.03)
 
 
-def test_the_loop_trains_the_adapter_and_not_the_base(folder, opened):
+def test_the_loop_trains_the_adapter_and_not_the_base(kind, folder, opened):
     base = opened(folder, template="a drawing of {prompt}")
     texts = list(shapes.prompts("single"))
     base.remember(texts)
@@ -118,7 +125,7 @@ def test_the_loop_trains_the_adapter_and_not_the_base(folder, opened):
     drawn = policy.rollout(TEXTS[:3:2], seeds=torch.arange(2))
     algorithm = GRPO(
         policy,
-        jpeg_compressibility(),  # a random twin draws nothing that the verifier would reward
+        kind.judged_by(jpeg_compressibility()),  # a random twin draws nothing that the verifier would reward
         lambda count, rng: [texts[i] for i in rng.integers(len(texts), size=count)],
         GRPOConfig(prompts_per_iteration=2, group_size=3, trained_steps=2, clip_range=1e-4, kl_weight=0.04),
     )
@@ -133,28 +140,30 @@ def test_the_loop_trains_the_adapter_and_not_the_base(folder, opened):
     assert (ratios(replace(policy, generator=base), drawn) == 1).all()
 
 
-def test_ddpo_trains_the_adapter_with_guidance(generator):
+def test_ddpo_trains_the_adapter_with_guidance(kind, generator):
+    reward = kind.judged_by(redness())
     policy = policy_of(generator.student(), guidance_scale=5.0)
     prompts = lambda count, rng: [TEXTS[i] for i in rng.integers(len(TEXTS), size=count)]  # noqa: E731
-    algorithm = DDPO(policy, redness(), prompts, GRPOConfig(prompts_per_iteration=4, group_size=1, trained_steps=1000))
+    algorithm = DDPO(policy, reward, prompts, GRPOConfig(prompts_per_iteration=4, group_size=1, trained_steps=1000))
     loop = Loop(algorithm, LoopConfig(iterations=1, learning_rate=1e-2, progress=False))
     assert loop.run()[0]["grad_norm"] > 0
     assert all(parameter.grad is None for parameter in generator.transformer.parameters())
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_reward_gradient_passes_the_last_steps_of_the_rollout(generator, count):
+def test_a_reward_gradient_passes_the_last_steps_of_the_rollout(kind, generator, count):
     """DRaFT-K: the samples are the rollout's; all checkpointing, of steps and within them, leaves the gradient."""
+    judge = kind.judged_by(redness())
     student = shaken(generator.student())
     policy = policy_of(student, guidance_scale=2.0)
     seeds, window = torch.arange(2), Window(4 - count, 4)
     expected, gradients = policy.rollout(TEXTS[:2], seeds=seeds).samples, []
     for checkpointing in (False, True):
         student.checkpoint_gradients(checkpointing)
-        algorithm = RewardGradient(policy, redness(), list, RewardGradientConfig(checkpointing=checkpointing))
+        algorithm = RewardGradient(policy, judge, list, RewardGradientConfig(checkpointing=checkpointing))
         samples, _ = algorithm.samples(TEXTS[:2], seeds, window)
         torch.testing.assert_close(samples.detach(), expected, rtol=0, atol=1e-5)
-        reward = redness()(samples, TEXTS[:2]).mean()
+        reward = judge(samples, TEXTS[:2]).mean()
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(reward, [*lora_of(student).values()])]))
     student.checkpoint_gradients(False)  # of the autoencoder, which other tests use
     assert gradients[0].norm() > 1e-6

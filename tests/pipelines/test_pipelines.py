@@ -13,7 +13,8 @@ from adapters import lora_of, noise, shaken
 
 from pixelpolicy.errors import CheckpointError, PromptError
 
-KINDS = ["sd3", "sd15"]
+KINDS = ["sd3", "sd15", "wan"]
+BLOCKS = ("ResnetBlock2D", "JointTransformerBlock", "WanTransformerBlock", "WanResidualBlock")
 PROMPTS = ["a red circle", "two blue squares", "a green triangle above a red square"]
 
 
@@ -94,7 +95,7 @@ def test_without_text_encoders_the_remembered_prompts_still_draw(folder, opened)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_a_student_begins_as_the_base_to_the_bit(folder, dtype, opened):
+def test_a_student_begins_as_the_base_to_the_bit(kind, folder, dtype, opened):
     base = opened(folder, dtype)
     student = base.student()
     adapter = lora_of(student)
@@ -103,7 +104,8 @@ def test_a_student_begins_as_the_base_to_the_bit(folder, dtype, opened):
     assert {p.shape[0] for name, p in adapter.items() if "lora_A" in name} == {base.RANK}
     scalings = {layer.scaling["default"] for layer in student.transformer.modules() if hasattr(layer, "scaling")}
     assert scalings == {base.ALPHA / base.RANK}
-    assert {p.dtype for name, p in student.transformer.named_parameters() if name not in adapter} == {dtype}
+    dtypes = {p.dtype for name, p in student.transformer.named_parameters() if name not in adapter}
+    assert dtypes == ({dtype, torch.float32} if kind.norms_in_float32 else {dtype})
     x, conditioning = noise(base, 3), base.encode(PROMPTS)
     for sigma in (0.99, 0.6, 0.0089):
         assert torch.equal(student.velocity(x, sigma, *conditioning), base.velocity(x, sigma, *conditioning))
@@ -164,7 +166,7 @@ def test_checkpointing_computes_again_and_leaves_the_gradient_as_it_was(kind, fo
     network = student.transformer if part == "network" else generator.pipeline.vae.decoder
     inputs = [latents, *lora_of(student).values()] if part == "network" else [latents]
     calls, gradients = [0], []
-    layer = [m for m in network.modules() if type(m).__name__ in ("ResnetBlock2D", "JointTransformerBlock")][-1]
+    layer = [m for m in network.modules() if type(m).__name__ in BLOCKS][-1]
     layer.register_forward_pre_hook(lambda *_: calls.append(calls.pop() + 1))
     for on in (False, True, False):
         student.checkpoint_gradients(on)
@@ -222,7 +224,7 @@ def test_a_fetched_repository_loads_by_its_id(kind, folder, tmp_path):
     code = (
         "from pixelpolicy.course.network import cut_network; cut_network()\n"
         f"from {kind.module.__name__} import load\n"
-        "print(load('someone/small', height=64, width=64, device='cpu').latent_shape)"
+        f"print(load('someone/small', **{kind.settings}).latent_shape)"
     )
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
@@ -236,17 +238,18 @@ def test_a_rehearsal_gets_the_twin_and_a_gpu_the_model(kind, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     generator = module.load_for_profile(height=512, width=512, template="{prompt}!")
     assert generator.latent_shape == kind.generator.latent_shape and generator.template == "{prompt}!"
-    assert generator.generate(["a red circle"], [0], steps=2).shape == (1, 3, 64, 64)
+    assert generator.generate(["a red circle"], [0], steps=2).shape == (1, *kind.sample_shape)
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(module, "load", lambda *given, **settings: asked.append((given, settings)))
-    module.load_for_profile(height=512, width=512)
-    assert asked == [((), {"height": 512, "width": 512})]
+    lengths = {"frames": 17} if "frames" in kind.settings else {}
+    module.load_for_profile(height=512, width=512, **lengths)
+    assert asked == [((), {"height": 512, "width": 512, **lengths})]
 
 
 def test_importing_pipelines_imports_no_diffusers():
     code = (
-        "import sys; from pixelpolicy.pipelines import sd3, sd15\n"
+        "import sys; from pixelpolicy.pipelines import sd3, sd15, wan\n"
         "print(sorted({'diffusers', 'peft'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

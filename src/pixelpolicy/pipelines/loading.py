@@ -57,7 +57,7 @@ def open_pipeline(
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     folder = _find(source, source.repository if folder_or_id is None else folder_or_id)
     try:
-        with quiet():
+        with quiet(), torch.random.fork_rng(devices=[]):  # some networks draw weights before they read theirs
             import diffusers
 
             kinds = {"vae": vae_dtype, "default": dtype}

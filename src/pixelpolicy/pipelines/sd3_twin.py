@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from pixelpolicy.pipelines.clip import WORDS, clip_tokenizer, tiny_clip
+from pixelpolicy.pipelines.clip import clip_tokenizer, tiny_clip
 from pixelpolicy.pipelines.quiet import quiet
 from pixelpolicy.pipelines.sd3_config import PUBLISHED, modules
+from pixelpolicy.pipelines.t5 import t5_tokenizer, t5_vocabulary
 
 
 def twin(folder: str | Path, *, width: int = 64, layers: int = 2, picture: int = 64, seed: int = 0) -> Path:
@@ -57,15 +58,4 @@ def tiny(*, width: int = 64, layers: int = 2, picture: int = 64) -> dict[str, di
 
 def tokenizers() -> dict[str, Any]:
     """The three tokenizers of the pipeline's classes, from vocabularies made here: nothing is fetched."""
-    from transformers import T5TokenizerFast
-
-    third = T5TokenizerFast(vocab=t5_vocabulary(), extra_ids=0, model_max_length=512)
-    return {"tokenizer": clip_tokenizer(), "tokenizer_2": clip_tokenizer(pad_token="!"), "tokenizer_3": third}
-
-
-def t5_vocabulary() -> list[tuple[str, float]]:
-    """Pieces of a unigram model with their log-probabilities: T5's special tokens, `WORDS`, printable characters."""
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    words = [(f"▁{word}", -3.0) for word in WORDS]
-    letters = [(chr(code), -6.0) for code in range(33, 127)]
-    return [*special, ("▁", -6.0), *words, *letters]
+    return {"tokenizer": clip_tokenizer(), "tokenizer_2": clip_tokenizer(pad_token="!"), "tokenizer_3": t5_tokenizer()}
