@@ -4,6 +4,15 @@ from pixelpolicy.finetune.ddpo import DDPO, DPOK, PromptStatistics
 from pixelpolicy.finetune.forward_process import AWM, DiffusionNFT, ForwardProcessConfig, awm_loss, nft_loss
 from pixelpolicy.finetune.grpo import GRPO, GRPOConfig, random_steps, window_steps
 from pixelpolicy.finetune.loop import Loop, LoopConfig
+from pixelpolicy.finetune.preference import (
+    DiffusionDPO,
+    Pairs,
+    PreferenceConfig,
+    best_and_worst,
+    d3po_loss,
+    diffusion_dpo_loss,
+    diffusion_kto_loss,
+)
 from pixelpolicy.finetune.reward_gradient import (
     RewardGradient,
     RewardGradientConfig,
@@ -17,12 +26,15 @@ __all__ = [
     "AWM",
     "DDPO",
     "DPOK",
+    "DiffusionDPO",
     "DiffusionNFT",
     "ForwardProcessConfig",
     "GRPO",
     "GRPOConfig",
     "Loop",
     "LoopConfig",
+    "Pairs",
+    "PreferenceConfig",
     "PromptStatistics",
     "RewardGradient",
     "RewardGradientConfig",
@@ -30,6 +42,10 @@ __all__ = [
     "RewardWeightedConfig",
     "Window",
     "awm_loss",
+    "best_and_worst",
+    "d3po_loss",
+    "diffusion_dpo_loss",
+    "diffusion_kto_loss",
     "last_steps",
     "nft_loss",
     "one_leap",
