@@ -3,6 +3,7 @@
 from pixelpolicy.viz.figures import COLOURS, Picture, curves, picture, sample_sheet
 from pixelpolicy.viz.film import Film, episode_frames, film, side_by_side
 from pixelpolicy.viz.grids import grids
+from pixelpolicy.viz.mesh import save_mesh
 
 __all__ = [
     "COLOURS",
@@ -14,5 +15,6 @@ __all__ = [
     "grids",
     "picture",
     "sample_sheet",
+    "save_mesh",
     "side_by_side",
 ]
