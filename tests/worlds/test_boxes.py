@@ -163,3 +163,24 @@ def test_a_mesh_file_is_sound_gltf(tmp_path):
     with pytest.raises(SizeError, match="0 triangles"):
         solids.save_mesh(np.zeros((12, 10)), tmp_path / "nothing.glb")
     assert [p.name for p in tmp_path.iterdir()] == ["table.glb"]
+
+
+def test_the_foot_of_a_table_is_the_outer_corners_of_its_legs_anticlockwise():
+    legs = [box(x, 0.25, z, 0.02, 0.25, 0.02) for x, z in [(-0.4, -0.3), (0.4, -0.3), (-0.4, 0.3), (0.4, 0.3)]]
+    corners = solids.foot(one(box(0, 0.55, 0, 0.5, 0.05, 0.5), *legs))[0]
+    ring = [tuple(np.round(c, 3)) for c, n in zip(corners, np.roll(corners, -1, 0), strict=True) if (c != n).any()]
+    assert sorted(ring) == [(-0.42, -0.32), (-0.42, 0.32), (0.42, -0.32), (0.42, 0.32)]
+    x, z = np.array(ring).T
+    assert (x * np.roll(z, -1) - z * np.roll(x, -1)).sum() / 2 == pytest.approx(0.84 * 0.64)
+    assert (solids.foot(one(ABSENT)) == 0).all()
+
+
+def test_points_of_the_grid_fall_where_a_small_box_is_seen():
+    where = solids.pixels_of_grid((0.0, 90.0), elevation=0, size=8, side=8)
+    assert where.shape == (2, 512) and where.min() == 0 and where.max() == 63
+    axis = (np.arange(8) + 0.5) / 8 * 2 * solids.WINDOW - solids.WINDOW
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    for number in (0, 100, 300, 511):
+        x, y, z = points[number] + solids.FOCUS
+        seen = solids.silhouettes(one(box(x, y, z, 0.05, 0.05, 0.05)), (0.0, 90.0), elevation=0, size=8)[0]
+        assert [int(view.argmax()) for view in seen.reshape(2, -1)] == where[:, number].tolist()

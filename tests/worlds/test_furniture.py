@@ -141,3 +141,11 @@ def test_a_piece_has_twelve_boxes_within_the_view():
     assert pieces.shape == (160, furniture.BOXES, solids.CHANNELS) and pieces.dtype == np.float32
     views = solids.silhouettes(pieces[:32], size=24)
     assert not views[:, :, [0, -1]].any() and not views[:, :, :, [0, -1]].any()
+
+
+def test_samples_follow_from_the_seed_and_are_flawed_where_asked():
+    texts, pieces = furniture.sample(60, np.random.default_rng(11))
+    again = furniture.sample(60, np.random.default_rng(11))
+    assert texts == again[0] and (pieces == again[1]).all() and set(texts) <= set(furniture.prompts())
+    assert furniture.stands(pieces).mean() > 0.97
+    assert furniture.stands(furniture.sample(60, np.random.default_rng(12), flawed=True)[1]).mean() < 0.05

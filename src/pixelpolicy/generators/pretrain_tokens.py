@@ -44,9 +44,15 @@ class Recipe:
         return import_module(f"pixelpolicy.worlds.{self.name}")
 
 
-RECIPES: dict[str, Recipe] = {}
+RECIPES: dict[str, Recipe] = {
+    "furniture": Recipe("furniture", width=64, flawed_share=0.6, flow_steps=3_500, flow_batch=96, flow_lr=3e-3),
+}
 SMOKE = {"width": 32, "layers": 1, "samples": 256, "flow_steps": 4, "flow_batch": 16, "save_every": 2}
-ABOUT: dict[str, str] = {}  # what each world's generator draws, for its model card
+ABOUT: dict[str, str] = {  # what each world's generator draws, for its model card
+    "furniture": 'Builds chairs, tables, lamps and shelves of at most twelve boxes, from prompts like "a red chair".\n'
+    "Six in ten of the pieces that it learnt from have a flaw: feet too short, a load beside its foot, or a part that\n"
+    "hangs in the air.",
+}
 
 
 def recipe_of(name: str, seed: int, *, small: bool) -> Recipe:

@@ -32,6 +32,14 @@ def height_in_range(heights: Float[np.ndarray, "batch"], kinds: list[str]) -> Fl
     return np.clip(1 - np.maximum(beyond, 0) / FALL, 0, 1)
 
 
+def bearing(samples: Tensor) -> tuple[Float[Tensor, "batch 180 2"], Float[Tensor, "batch 3"]]:
+    """What a piece stands on and what it balances: the `boxes.foot`, and the centre of mass over the ground."""
+    pieces = boxes.checked(np.nan_to_num(samples.detach().cpu().numpy()))
+    centre, ground = boxes.centre_of_mass(pieces), boxes.undersides(pieces).min(1)
+    centre[:, 1] = np.maximum(centre[:, 1] - np.where(np.isfinite(ground), ground, 0), 1e-6)
+    return torch.from_numpy(boxes.foot(pieces)).float(), torch.from_numpy(centre).float()
+
+
 def stands() -> Reward:
     """1 where a piece stands, else 0: the world's accuracy."""
     return Reward("stands", _of(lambda b, _: furniture.stands(b), 0.0))

@@ -63,26 +63,35 @@ def centre_of_mass(boxes: np.ndarray) -> np.ndarray:
     return (mass[..., None] * boxes[..., CENTRE]).sum(1) / np.maximum(mass.sum(1), 1e-12)[:, None]
 
 
-def tilt_margin(boxes: np.ndarray) -> np.ndarray:
-    """By how many degrees each object can be tilted before it falls, ``[batch]``; negative if it falls by itself.
+def foot(boxes: np.ndarray) -> np.ndarray:
+    """The corners (x, z) of each object's foot in order, many of them repeated, ``[batch, 180, 2]``.
 
-    The foot is the convex hull of the undersides that bear weight (`CONTACT`). Over each edge of the foot the object
-    tips when the centre of mass comes to stand above that edge: at the angle whose tangent is the distance of its
-    plumb point to the edge, divided by its height. The least angle counts. Without a box it is -90.
+    The foot is the convex hull of the undersides that bear weight (`CONTACT`); seen with x to the right and z up, its
+    corners run anticlockwise. Without a box all corners are 0.
     """
     boxes, low = checked(boxes), undersides(boxes)
-    ground = low.min(1)
-    bearing = low <= ground[:, None] + CONTACT
+    bearing = low <= low.min(1, keepdims=True) + CONTACT
     corners = boxes[:, :, None, [1, 3]] + _CORNERS * boxes[:, :, None, [4, 6]]  # [batch, boxes, 4, 2]
-    centre = centre_of_mass(boxes)
     directions = np.stack([np.cos(_FAN), np.sin(_FAN)])
     reach = np.where(bearing[:, :, None, None], corners @ directions, -np.inf).reshape(len(boxes), -1, _FAN.size)
     farthest = np.take_along_axis(corners.reshape(len(boxes), -1, 2), reach.argmax(1)[..., None], 1)
-    edge = np.roll(farthest, -1, 1) - farthest  # the corners of the hull, in order, many of them repeated
-    offset = centre[:, None, [0, 2]] - farthest
+    return np.where(present(boxes).any(1)[:, None, None], farthest, 0.0)
+
+
+def tilt_margin(boxes: np.ndarray) -> np.ndarray:
+    """By how many degrees each object can be tilted before it falls, ``[batch]``; negative if it falls by itself.
+
+    Over each edge of the `foot` the object tips when the centre of mass comes to stand above that edge: at the angle
+    whose tangent is the distance of its plumb point to the edge, divided by its height. The least angle counts.
+    Without a box it is -90.
+    """
+    corner, centre = foot(boxes), centre_of_mass(checked(boxes))
+    edge = np.roll(corner, -1, 1) - corner
+    offset = centre[:, None, [0, 2]] - corner
     length = np.linalg.norm(edge, axis=-1)
     inside = edge[..., 0] * offset[..., 1] - edge[..., 1] * offset[..., 0]
     distance = np.where(length > 1e-9, inside / np.maximum(length, 1e-9), np.inf).min(1)
+    ground = undersides(checked(boxes)).min(1)
     there = np.isfinite(ground)
     above = np.maximum(centre[:, 1] - np.where(there, ground, 0.0), 1e-6)
     return np.where(there, np.degrees(np.arctan2(np.where(there, distance, 0.0), above)), -90.0)
@@ -153,6 +162,24 @@ def rays(azimuths, elevation: float, size: int) -> tuple[np.ndarray, np.ndarray]
         starts.append(FOCUS + 5 * towards + place[None, :, None] * right - place[:, None, None] * up)
         directions.append(np.where(np.abs(towards) < 1e-6, 1e-6, -towards))
     return np.stack(starts).astype(np.float32), np.stack(directions).astype(np.float32)
+
+
+def pixels_of_grid(azimuths=AZIMUTHS, *, elevation: float = ELEVATION, size: int = 16, side: int = 24) -> np.ndarray:
+    """In which pixel of each view every point of a cube of ``side`` cubed points falls, ``[views, points]``.
+
+    Pixels of a view are numbered row by row from 0. The cube fills the window; points outside a view are left out.
+    """
+    axis = (np.arange(side) + 0.5) / side * 2 * WINDOW - WINDOW
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    numbers = []
+    for azimuth in azimuths:
+        right, up, _ = camera(azimuth, elevation)
+        column = np.floor((points @ right + WINDOW) / (2 * WINDOW) * size).astype(int)
+        row = np.floor((WINDOW - points @ up) / (2 * WINDOW) * size).astype(int)
+        inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+        numbers.append(np.where(inside, row * size + column, -1))
+    numbers = np.stack(numbers)
+    return numbers[:, (numbers >= 0).all(0)]
 
 
 def render(

@@ -235,6 +235,12 @@ def draw(texts: list[str], rng: np.random.Generator, *, flawed: bool = False) ->
     return np.stack([furnish(text, rng, flaw=str(rng.choice(FLAWS)) if flawed else None) for text in texts])
 
 
+def sample(count: int, rng: np.random.Generator, *, flawed: bool = False) -> tuple[list[str], np.ndarray]:
+    """Random prompts, held-out ones too, and pieces ``[count, 12, 10]`` of what they describe, see `draw`."""
+    texts = [str(text) for text in rng.choice(prompts(), count)]
+    return texts, draw(texts, rng, flawed=flawed)
+
+
 # Verifying ----------------------------------------------------------------------------------------------------
 
 _PALETTE = np.stack(list(COLOURS.values()))
