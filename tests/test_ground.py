@@ -24,7 +24,7 @@ from pixelpolicy import upkeep
 from pixelpolicy.cli import app
 from pixelpolicy.course.network import NetworkCut
 
-COMMANDS = ("lab", "run", "build-labs", "status", "pretrain", "check", "update", "references", "book")
+COMMANDS = ("lab", "run", "build-labs", "status", "pretrain", "check", "update", "references", "book", "atlas")
 # Of the text that apache.org publishes, as Debian ships it in /usr/share/common-licenses/Apache-2.0.
 APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 

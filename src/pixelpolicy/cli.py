@@ -259,6 +259,31 @@ def references(
 
 
 @app.command()
+def atlas(
+    words: Annotated[list[str] | None, typer.Argument(help="Words that must all occur.")] = None,
+    domain: Annotated[str | None, typer.Option(help="image, video, 3d, 4d, foundation or cross.")] = None,
+    family: Annotated[str | None, typer.Option(help="Such as grpo, dpo, reward-gradient.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write what is found to this file, as CSV.")] = None,
+    bibtex: Annotated[Path | None, typer.Option(help="Write what is found to this file, as BibTeX.")] = None,
+) -> None:
+    """Search the literature; export what is found."""
+    from pixelpolicy import atlas as papers
+    from pixelpolicy.files import write_whole
+
+    found = papers.search(papers.load(), words or [], domain, family)
+    for entry in found if not (csv or bibtex) else []:
+        out.print(f"{entry.name} ({entry.year}), {entry.domain}, {entry.family}", style="bold", markup=False)
+        where = f"run it: {entry.runs}" if entry.runs else ""
+        for line in filter(None, (entry.title, entry.one_line, f"{entry.key}  {entry.address}", where)):
+            out.print(f"    {line}", markup=False, soft_wrap=True)
+    for path, text in ((csv, papers.csv_text), (bibtex, papers.bibtex)):
+        if path:
+            write_whole(path, text(found), AtlasError)
+            out.print(f"written: {path}", soft_wrap=True)
+    out.print(f"{len(found)} works.")
+
+
+@app.command()
 def status() -> None:
     """Show your progress: exercises done and points, lab by lab."""
     from pixelpolicy.course import progress

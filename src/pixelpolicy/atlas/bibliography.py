@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pixelpolicy.atlas.data import Entry, load
@@ -27,7 +27,6 @@ ACCENTS = {
 }  # fmt: skip
 # Pairs that TeX would set as one sign, such as a dash or a quotation mark.
 LIGATURES = r"(?<=-)(?=-)|(?<=')(?=')|(?<=`)(?=`)|(?<=[?!])(?=`)"
-DOI = r"\s*\(doi (10\.\d{4,9}/[^\s()]+)\)"
 CITATION = r"\{cite(?::[a-z]+)?\}`([^`]+)`"
 
 
@@ -44,10 +43,7 @@ def bibtex(entries: Iterable[Entry]) -> str:
 
 
 def _record(entry: Entry) -> str:
-    seen = entry.source if re.fullmatch(r"https?://\S+", entry.source) and not entry.arxiv else ""
-    in_venue, by_source = re.search(DOI, entry.venue), seen.removeprefix("https://doi.org/")
-    doi = in_venue[1] if in_venue and entry.venue_checked else by_source if by_source != seen else ""
-    remarks = [tex(re.sub(DOI, "", entry.venue))] if entry.venue_checked else []
+    remarks = [tex(entry.venue)] if entry.venue_checked else []
     if entry.authors and not entry.authors_checked:
         remarks.append("author list not checked")
     note = "; ".join(remarks)
@@ -58,8 +54,8 @@ def _record(entry: Entry) -> str:
         "note": note[:1].upper() + note[1:],
         "eprint": entry.arxiv,
         "archiveprefix": "arXiv" if entry.arxiv else "",
-        "doi": doi,
-        "url": "" if doi else seen,
+        "doi": entry.doi,
+        "url": "" if entry.arxiv or entry.doi else entry.address,
     }
     body = "".join(f"  {field} = {{{value}}},\n" for field, value in lines.items() if value)
     return f"\n@misc{{{entry.key},\n{body}}}\n"
@@ -100,7 +96,8 @@ def write(root: Path) -> Path:
 
 
 def check(root: Path) -> list[str]:
-    """Complaints: references.bib is not what the atlas gives, and citations that are not in it. Raises AtlasError."""
+    """Complaints: references.bib is not what the atlas gives, citations that are not in it, entries that are said to
+    run in a lab which is not there. Raises AtlasError."""
     path, wanted = root / PLACE, bibtex(load())
     try:
         found = path.read_text(encoding="utf-8")
@@ -109,7 +106,7 @@ def check(root: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise AtlasError(f"{path} cannot be read: {error}. Make it anew: pixelpolicy references") from error
     stale = [] if found == wanted else [f"{PLACE.as_posix()} is not what the atlas gives; run: pixelpolicy references"]
-    return stale + missing_citations(root)
+    return stale + missing_citations(root) + missing_labs(root)
 
 
 def missing_citations(root: Path) -> list[str]:
@@ -120,11 +117,41 @@ def missing_citations(root: Path) -> list[str]:
     known = {entry.key: bool(entry.source.strip()) for entry in load()}
     complaints = []
     for path in sorted([*root.glob("chapters/*.md"), *root.glob("solutions/*.py"), *root.glob("book/*.md")]):
-        text = path.read_text(encoding="utf-8")
-        for citation in re.finditer(CITATION, text):
-            line = text.count("\n", 0, citation.start()) + 1
-            for key in (key.strip(" \n#") for key in citation[1].split(",")):
-                if not known.get(key):
-                    why = "whose entry has no source" if key in known else "which methods.yaml does not have"
-                    complaints.append(f"{path.relative_to(root).as_posix()}:{line}: cites {key!r}, {why}")
+        for key, line in _citations(path):
+            if not known.get(key):
+                why = "whose entry has no source" if key in known else "which methods.yaml does not have"
+                complaints.append(f"{path.relative_to(root).as_posix()}:{line}: cites {key!r}, {why}")
     return complaints
+
+
+def missing_labs(root: Path) -> list[str]:
+    """Entries that `runs` sends to a lab which `root` does not have."""
+    there = numbered(root / "solutions", "py")
+    return [
+        f"{entry.key}: runs names {place!r}, and there is no such lab in solutions/"
+        for entry in load()
+        for place in entry.places
+        if place.startswith("lab ") and there and place[4:] not in there
+    ]
+
+
+def citing_chapters(root: Path) -> dict[str, list[str]]:
+    """The chapters under `root` that cite each key: `12-grpo`, in the order of their numbers."""
+    found: dict[str, list[str]] = {}
+    for chapter in numbered(root / "chapters", "md").values():
+        for key in dict.fromkeys(key for key, _ in _citations(root / "chapters" / f"{chapter}.md")):
+            found.setdefault(key, []).append(chapter)
+    return found
+
+
+def numbered(folder: Path, kind: str) -> dict[str, str]:
+    """Files `NN-name.kind` of a folder by their two digits, without the ending."""
+    return {path.name[:2]: path.stem for path in sorted(folder.glob(f"[0-9][0-9]-*.{kind}"))}
+
+
+def _citations(path: Path) -> Iterator[tuple[str, int]]:
+    """Each key that a file cites, and the line on which its citation begins."""
+    text = path.read_text(encoding="utf-8")
+    for citation in re.finditer(CITATION, text):
+        line = text.count("\n", 0, citation.start()) + 1
+        yield from ((key.strip(" \n#"), line) for key in citation[1].split(","))
