@@ -304,6 +304,53 @@ def status() -> None:
     out.print(f"{done} of {len(rows)} exercises passed, {earned:g} of {sum(row.of for row in rows):g} points.")
 
 
+capstone = typer.Typer(no_args_is_help=True, help="The capstone of lab 19: gold queries, submissions, leaderboard.")
+app.add_typer(capstone, name="capstone")
+Weights = Annotated[Path, typer.Argument(help="A safetensors difference to the base, or a generator's folder.")]
+
+
+@capstone.command()
+def query(weights: Weights) -> None:
+    """Ask the gold reward about weights, for one of your queries."""
+    from pixelpolicy.course.capstone import open_ledger
+
+    ledger = open_ledger()
+    _tell(ledger.query(weights), ledger.left)
+
+
+@capstone.command()
+def submit(weights: Weights, name: Annotated[str, typer.Option(help="What the leaderboard calls this entry.")]) -> None:
+    """Enter weights into your leaderboard: the first time for nothing, later for a query."""
+    from pixelpolicy.course.capstone import open_ledger
+
+    ledger = open_ledger()
+    _tell(ledger.submit(weights, name), ledger.left)
+
+
+@capstone.command()
+def leaderboard() -> None:
+    """Show your submissions, best gold first."""
+    from pixelpolicy.course.capstone import open_ledger
+
+    ledger = open_ledger()
+    if not (entries := ledger.leaderboard()):
+        out.print(f"There is no submission yet, and {ledger.left} queries are left.")
+        return
+    table = Table("name", "gold", "accuracy", "diversity", "asked before", "when")
+    for entry in entries:
+        told = entry.scores
+        gold = f"{told.gold:.3f} ± {told.gold_se:.3f}"
+        table.add_row(entry.name, gold, f"{told.accuracy:.3f}", f"{told.diversity:.3f}", str(entry.asked), entry.when)
+    out.print(table)
+    out.print("All of it was scored on this machine: the budget is a rule, not a lock.")
+
+
+def _tell(entry: Any, left: int) -> None:
+    told = entry.scores
+    out.print(f"gold {told.gold:.3f} ± {told.gold_se:.3f}; accuracy {told.accuracy:.3f}, diversity "
+              f"{told.diversity:.3f}; {left} queries left", soft_wrap=True)  # fmt: skip
+
+
 @app.command()
 def pretrain(
     name: Annotated[str, typer.Argument(help="Which checkpoint: shapes, furniture, walker, proxy ...")],

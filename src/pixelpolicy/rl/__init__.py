@@ -4,6 +4,15 @@ from pixelpolicy.rl.advantages import CONVENTIONS, group_advantages, zero_varian
 from pixelpolicy.rl.log_probs import categorical_log_prob, gaussian_log_prob
 from pixelpolicy.rl.losses import clip_fraction, clipped_surrogate, gaussian_kl, policy_gradient_loss, reward_weights
 from pixelpolicy.rl.oracles import chain_distribution, exact_kl, exact_policy_gradient, tilted, tilted_mixture
+from pixelpolicy.rl.overoptimisation import (
+    best_of_n_kl,
+    early_stop,
+    expected_best,
+    explained_share,
+    fit_goodhart,
+    goodhart_curve,
+    goodhart_peak,
+)
 from pixelpolicy.rl.preferences import bradley_terry_loss, dpo_loss
 from pixelpolicy.rl.records import Policy, Rollout
 from pixelpolicy.rl.returns import discounted_returns, gae
@@ -14,6 +23,7 @@ __all__ = [
     "Policy",
     "Reward",
     "Rollout",
+    "best_of_n_kl",
     "bradley_terry_loss",
     "categorical_log_prob",
     "chain_distribution",
@@ -21,11 +31,17 @@ __all__ = [
     "clipped_surrogate",
     "discounted_returns",
     "dpo_loss",
+    "early_stop",
     "exact_kl",
     "exact_policy_gradient",
+    "expected_best",
+    "explained_share",
+    "fit_goodhart",
     "gae",
     "gaussian_kl",
     "gaussian_log_prob",
+    "goodhart_curve",
+    "goodhart_peak",
     "group_advantages",
     "policy_gradient_loss",
     "reward_weights",
