@@ -46,12 +46,18 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "furniture": Recipe("furniture", width=64, flawed_share=0.6, flow_steps=3_500, flow_batch=96, flow_lr=3e-3),
+    "walker": Recipe(
+        "walker", width=64, samples=16_384, flawed_share=0.5, flow_steps=2_600, flow_batch=96, flow_lr=3e-3
+    ),
 }
 SMOKE = {"width": 32, "layers": 1, "samples": 256, "flow_steps": 4, "flow_batch": 16, "save_every": 2}
 ABOUT: dict[str, str] = {  # what each world's generator draws, for its model card
     "furniture": 'Builds chairs, tables, lamps and shelves of at most twelve boxes, from prompts like "a red chair".\n'
     "Six in ten of the pieces that it learnt from have a flaw: feet too short, a load beside its foot, or a part that\n"
     "hangs in the air.",
+    "walker": 'Moves six boxes over eight frames, a token a frame, from prompts like "walk slowly to the right". Half\n'
+    "of the motions that it learnt from are flawed: stiff legs, a dragging one, a body in the air, a lost shin, or\n"
+    "another gait, pace or direction than the prompt says.",
 }
 
 
