@@ -21,6 +21,7 @@ from pixelpolicy.finetune.reward_gradient import (
     one_leap,
 )
 from pixelpolicy.finetune.reward_weighted import RewardWeighted, RewardWeightedConfig
+from pixelpolicy.finetune.schedule import Schedule, ScheduleConfig, ScheduleSearch
 
 __all__ = [
     "AWM",
@@ -40,6 +41,9 @@ __all__ = [
     "RewardGradientConfig",
     "RewardWeighted",
     "RewardWeightedConfig",
+    "Schedule",
+    "ScheduleConfig",
+    "ScheduleSearch",
     "Window",
     "awm_loss",
     "best_and_worst",
