@@ -116,28 +116,28 @@ def _tall(height):
 
 
 def score_endless(tilt, connected, height):
-    return 0.5 * tilt / 6 + connected + 0.5 * _tall(height)
+    return 0.5 * tilt / 9 + connected + 0.5 * _tall(height)
 
 
 def score_without_lower_end(tilt, connected, height):
-    return 0.5 * (tilt / 6).clamp(max=1) + connected + 0.5 * _tall(height)
+    return 0.5 * (tilt / 9).clamp(max=1) + connected + 0.5 * _tall(height)
 
 
 def score_from_zero(tilt, connected, height):
-    return 0.5 * (tilt / 6).clamp(0, 1) + connected + 0.5 * _tall(height)
+    return 0.5 * (tilt / 9).clamp(0, 1) + connected + 0.5 * _tall(height)
 
 
 def score_low_is_fine(tilt, connected, height):
     tall = (1 - (height - 1.25).clamp_min(0) / 0.25).clamp(0, 1)
-    return 0.5 * (tilt / 6).clamp(-1, 1) + connected + 0.5 * tall
+    return 0.5 * (tilt / 9).clamp(-1, 1) + connected + 0.5 * tall
 
 
 def score_without_plateau(tilt, connected, height):
-    return 0.5 * (tilt / 6).clamp(-1, 1) + connected + 0.5 * (1 - (height - 1).abs() / 0.25).clamp(0, 1)
+    return 0.5 * (tilt / 9).clamp(-1, 1) + connected + 0.5 * (1 - (height - 1).abs() / 0.25).clamp(0, 1)
 
 
 def score_equal_weights(tilt, connected, height):
-    return (tilt / 6).clamp(-1, 1) + connected + _tall(height)
+    return (tilt / 9).clamp(-1, 1) + connected + _tall(height)
 
 
 # 16.4

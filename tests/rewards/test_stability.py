@@ -24,7 +24,7 @@ def test_true_pieces_get_full_marks_and_flawed_ones_do_not():
 
 
 def test_tilt_saturates_and_raw_tilt_does_not():
-    assert stability.saturating_tilt(np.array([-90, -3, 0, 3, 6, 60])).tolist() == [-1, -0.5, 0, 0.5, 1, 1]
+    assert stability.saturating_tilt(np.array([-90, -4.5, 0, 4.5, 9, 60])).tolist() == [-1, -0.5, 0, 0.5, 1, 1]
     flat = SOUND.clone()
     flat[..., [2, 5]] *= 0.4
     assert (stability.raw_tilt()(flat, TEXTS) > stability.raw_tilt()(SOUND, TEXTS)).all()

@@ -15,7 +15,7 @@ from torch import Tensor
 from pixelpolicy.rl.reward import Reward
 from pixelpolicy.worlds import boxes, furniture
 
-ENOUGH = 6.0  # degrees of tilt beyond which a piece gains no more
+ENOUGH = 9.0  # degrees of tilt beyond which a piece gains no more
 HEIGHTS = (0.75, 1.25)  # of the mean true height of its kind: between them height costs nothing
 FALL = 0.25  # beyond them, the share of the mean height over which the score falls to 0
 

@@ -240,7 +240,7 @@ TOGETHER = Exercise(
 
 SCORED = [
     (
-        torch.tensor([8.0, 6.0, 3.0, 0.0, -3.0, -90.0, 60.0, 4.5]),
+        torch.tensor([12.0, 9.0, 3.0, 0.0, -3.0, -90.0, 60.0, 4.5]),
         torch.tensor([True, True, False, True, False, False, True, True]),
         torch.tensor([1.0, 1.25, 0.75, 1.3, 0.6, 0.0, 0.4, 1.6]),
     ),
@@ -252,7 +252,7 @@ SCORED = [
 def _score(tilt, connected, height, *, top=1.0, bottom=-1.0, ends=True, low=True, tent=False, weights=(0.5, 1, 0.5)):
     rows = []
     for t, c, h in zip(tilt, connected, height, strict=True):
-        steep = t / 6
+        steep = t / 9
         if ends:
             steep = steep if bottom < steep < top else torch.full_like(t, top if steep >= top else bottom)
         beyond = abs(h - 1) if low else h - 1
@@ -287,7 +287,7 @@ SCORE = Exercise(
         Property("values at the bounds, between them and beyond", _score_values),
     ],
     mistakes=[
-        Mistake("endless", "The tilt has no end: clamp tilt/6 to [-1, 1], or a slab will be worth everything.",
+        Mistake("endless", "The tilt has no end: clamp tilt/9 to [-1, 1], or a slab will be worth everything.",
                 wrong=lambda t, c, h: _score(t, c, h, ends=False)),
         Mistake("no lower end", "Clamp the tilt at -1 too: one bad fall must not outweigh ten pieces that stand.",
                 wrong=lambda t, c, h: _score(t, c, h, bottom=-math.inf)),
