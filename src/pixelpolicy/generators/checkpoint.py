@@ -24,6 +24,7 @@ from pixelpolicy.errors import CheckpointError
 from pixelpolicy.generators.flow import FlowGenerator
 from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.generators.tokens import TokenGenerator
+from pixelpolicy.generators.video import VideoGenerator
 from pixelpolicy.verified import (
     CHECKPOINTS,
     MANIFEST,
@@ -37,7 +38,7 @@ from pixelpolicy.verified import (
     written_whole,
 )  # fmt: skip
 
-KINDS: dict[str, type[FlowGenerator]] = {"image": ImageGenerator, "tokens": TokenGenerator}
+KINDS: dict[str, type[FlowGenerator]] = {"image": ImageGenerator, "tokens": TokenGenerator, "video": VideoGenerator}
 KIND = "generator.json"
 G = TypeVar("G", bound=FlowGenerator)
 
