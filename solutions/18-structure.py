@@ -709,6 +709,8 @@ record = write_record(
         "schedule_accuracy": {"before": plain["accuracy"], "after": after["accuracy"]},
         "schedule_diversity": {"before": kept[0], "after": kept[2]},
         "constant_guidance": {"weight": best_weight, "accuracy": constant["accuracy"], "diversity": kept[1]},
+        "schedule": {f"sigma_{k}": sigma for k, sigma in enumerate(learnt.sigmas.tolist())}
+        | {f"weight_{k}": weight for k, weight in enumerate(learnt.guidance.tolist())},
         "schedule_cpu_seconds": searching_time.cpu_seconds,
         "best_of_n": {str(count): accuracy for count, accuracy in best.items()},
     },
