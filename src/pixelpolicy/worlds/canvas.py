@@ -206,7 +206,7 @@ class CanvasEnv(gymnasium.Env):
 
 
 class CanvasVectorEnv(VectorEnv):
-    """Many painters in one array, some hundred times as quick as one after the other; else as `CanvasEnv`.
+    """Many painters in one array, much quicker than one after the other; else as `CanvasEnv`.
 
     An episode that has ended begins anew at the next step, which ignores its action, as Gymnasium's own do.
     """
