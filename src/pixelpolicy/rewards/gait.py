@@ -90,10 +90,11 @@ def gait(
     alternation: Callable = alternation,
     gated: Callable = gated,
 ) -> Reward:
-    """Whether a motion is the gait asked for, in [0, 1]: progress, planted feet, feet that pass each other (or, in a
-    hop, keep together) and touch the ground as they should, a whole body; the bonus is the share of the world's checks.
+    """Whether a motion is the gait asked for, in [0, 1].
 
-    Each of the pieces may be replaced.
+    The gates are progress, planted feet (shut for a body that floats), and feet that pass each other or, in a hop,
+    keep together; the bonus is 1 for a whole body of the right gait, 0.5 for one of another, 0 for one that is not
+    whole, by the world's own checks. Each of the pieces may be replaced.
     """
 
     def judge(samples: Tensor, prompts: list[str]) -> Tensor:
@@ -103,17 +104,19 @@ def gait(
         gaits = [walker.parse(text).gait for text in prompts]
         hops = torch.tensor([one == "hop" for one in gaits])
         passes = (alternation(feet) / 0.5).clamp(0, 1)
+        checks = walker.verify(samples.numpy(), prompts)
+        whole, grounded, right = (
+            torch.tensor([float(getattr(v, name)) for v in checks]) for name in ("whole", "grounded", "gait")
+        )
         gates = torch.stack(
             [
                 progress(places[:, :, 0, walker.X], wanted_speeds(prompts)),
-                torch.exp(-foot_skate(feet) / SKATE_SCALE),
+                torch.exp(-foot_skate(feet) / SKATE_SCALE) * grounded,  # a body in the air does not slide either
                 torch.where(hops, 1 - passes, passes),
             ],
             1,
         )
-        checks = walker.verify(samples.numpy(), prompts)
-        whole = torch.tensor([float(v.whole) * (0.25 + 0.75 * float(v.grounded and v.gait)) for v in checks])
-        return gated(gates, whole)
+        return gated(gates, whole * (0.5 + 0.5 * right))
 
     return Reward("gait", judge)
 

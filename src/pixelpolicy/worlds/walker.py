@@ -44,7 +44,7 @@ FLAWS = ("moonwalk", "direction", "gait", "pace", "float", "limp", "apart")
 
 # What the verifier accepts. Clean data passes each of these with room to spare.
 CONTACT = 0.035  # a foot so near the ground is planted
-MOST_SKATE = 0.045  # metres that planted feet may slide from a frame to the next, on average
+MOST_SKATE = 0.06  # metres that planted feet may slide from a frame to the next, on average
 SPEED_SLACK = 0.18  # by which the speed may leave the range drawn, as a share of it
 MOST_GAP = 0.07  # between the ends of parts that a joint holds together
 LENGTH_SLACK = 0.06  # metres by which half a length may differ from `HALF_LENGTHS`
