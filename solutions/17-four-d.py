@@ -366,28 +366,28 @@ settings = ForwardProcessConfig(
     prompts_per_iteration=choose(smoke=2, cpu=16, gpu=16),
     group_size=choose(smoke=4, cpu=12, gpu=12),
     noise_draws=choose(smoke=1, cpu=4, gpu=4),
-    kl_weight=0.05,
+    kl_weight=0.02,
     seed=seed(),
 )
 loop_settings = LoopConfig(
-    iterations=choose(smoke=2, cpu=60, gpu=60),
-    learning_rate=5e-4,
+    iterations=choose(smoke=2, cpu=160, gpu=160),
+    learning_rate=2e-3,
     warmup_iterations=2,
-    cooldown_iterations=choose(smoke=0, cpu=30, gpu=30),
+    cooldown_iterations=choose(smoke=0, cpu=40, gpu=40),
     name="NFT",
 )
 
 
 # %%
-def trained(reward: Reward, *, name: str, iterations: int, **changes) -> tuple[Loop, list[dict[str, float]]]:
+def trained(reward: Reward, name: str, kl_weight: float, **changes) -> tuple[Loop, list[dict[str, float]]]:
     """A student of the base, trained on a reward and looked at now and then on prompts kept for that."""
     student = base.student()
     policy = DenoisingPolicy(student, ode, steps=6, micro_batch=192)
-    algorithm = DiffusionNFT(policy, reward, walker.draw_prompts, replace(settings, **changes))
-    loop = Loop(algorithm, replace(loop_settings, iterations=iterations, name=name))
+    algorithm = DiffusionNFT(policy, reward, walker.draw_prompts, replace(settings, kl_weight=kl_weight))
+    loop = Loop(algorithm, replace(loop_settings, name=name, **changes))
 
     def watch(loop: Loop, metrics: dict[str, float]) -> None:
-        if loop.iteration % choose(smoke=1, cpu=10, gpu=10) == 0:
+        if loop.iteration % choose(smoke=1, cpu=20, gpu=20) == 0:
             with loop.averaged_weights():
                 scores = evaluate(student, "validation", per_kind=choose(smoke=2, cpu=64, gpu=64))
             metrics |= {key: scores[key] for key in ("accuracy", "skate", "swing", "diversity")}
@@ -397,7 +397,7 @@ def trained(reward: Reward, *, name: str, iterations: int, **changes) -> tuple[L
 
 # %%
 with timer() as training:
-    loop, history = trained(reward, name="NFT", iterations=loop_settings.iterations)
+    loop, history = trained(reward, "NFT", settings.kl_weight)
 print(f"{training.seconds:.0f} s, {training.cpu_seconds:.0f} CPU s for {len(history)} iterations")
 
 # %%
@@ -503,7 +503,7 @@ check("17.6", smoothness)
 
 # %%
 tempting = 0.8 * gait.smooth(smoothness) + 0.2 * gait.advance(progress)
-hack_loop, hacked = trained(tempting, name="smooth", iterations=choose(smoke=2, cpu=40, gpu=40), kl_weight=0.0)
+hack_loop, hacked = trained(tempting, "smooth", 0.0, iterations=choose(smoke=2, cpu=40, gpu=40), cooldown_iterations=0)
 with hack_loop.averaged_weights():
     glider = hack_loop.algorithm.policy.generator
     glides, hack_scores = (
