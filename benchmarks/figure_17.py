@@ -31,8 +31,9 @@ def moonwalk(base: FlowGenerator) -> viz.Picture:
     text = TEXTS[0]
     seeds = list(range(40))
     before = base.generate([text] * 40, seeds)
-    told = [verdict.strict for verdict in walker.verify(before.numpy(), [text] * 40)]
-    chosen = told.index(True)
+    judged = walker.verify(before.numpy(), [text] * 40)
+    swings = [verdict.swing if verdict.strict else 0.0 for verdict in judged]
+    chosen = int(np.argmax(swings))
     student = base.student()
     reward = 0.8 * gait.smooth() + 0.2 * gait.advance()
     config = ForwardProcessConfig(prompts_per_iteration=16, group_size=12, kl_weight=0.0)
