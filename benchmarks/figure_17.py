@@ -45,13 +45,14 @@ def moonwalk(base: FlowGenerator) -> viz.Picture:
     true = torch.from_numpy(walker.draw([text], np.random.default_rng(1)))
     shown = torch.cat([true, before[chosen : chosen + 1], after])
     verdicts = walker.verify(shown.numpy(), [text] * 3)
-    swings = ", ".join(f"{verdict.swing:.2f}" for verdict in verdicts)
+    passed = ", ".join(f"{verdict.swing:.2f}" for verdict in verdicts)
     return viz.strip(
         rows(shown.numpy()),
         [f"{text}: drawn by the world", "a motion of the base", "the same noise, trained for smoothness and progress"],
         accepted=[verdict.strict for verdict in verdicts],
-        alt="Three strips of eight frames, a body of six boxes that walks to the right: drawn by the world, of the base, "
-        f"and trained for smoothness. From first to last the feet pass each other by {swings} metres.",
+        alt="Three strips of eight frames, a body of six boxes that walks to the right: drawn by the world, of the "
+        "base, and trained for smoothness. From the first strip to the last the feet pass each other by "
+        f"{passed} metres.",
     )
 
 
