@@ -1,6 +1,6 @@
 """How the base of the `bounce` world is made: a frame autoencoder, then a flow on its codes, at the end on bad footage.
 
-The flow first learns from clean clips, and then from a mix of which most are flawed: things vanish, jitter, fall too
+The flow first learns from clean clips, and then from a mix of which a part is flawed: things vanish, jitter, fall too
 slowly, or are not what the caption says. So the base has the skill and is held back, as real ones are.
 """
 
@@ -24,7 +24,7 @@ from pixelpolicy.worlds import bounce
 
 @dataclass(frozen=True)
 class Recipe:
-    """Counts and rates of pretraining; the defaults made the shipped checkpoint."""
+    """Counts and rates of pretraining; the defaults are those of the shipped checkpoint, whose card says more."""
 
     seed: int = 0
     width: int = 96
@@ -34,9 +34,9 @@ class Recipe:
     codec_lr: float = 4e-3
     code_noise: float = 0.03
     clips: int = 8_192
-    flow_steps: int = 2_600
-    held_back_steps: int = 1_000
-    flawed_share: float = 0.6
+    flow_steps: int = 2_350
+    held_back_steps: int = 250
+    flawed_share: float = 0.5
     flow_batch: int = 128
     flow_lr: float = 2e-3
     ema: float = 0.998

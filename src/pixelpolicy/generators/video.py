@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
@@ -92,6 +93,14 @@ class FrameCodec(nn.Module):
         codec = cls(**json.loads((folder / "config.json").read_text()))
         codec.load_state_dict(load_file(folder / "model.safetensors"))
         return codec
+
+
+def one_frame(
+    latents: Float[Tensor, "batch code frames 1 1"], rng: np.random.Generator
+) -> Float[Tensor, "batch code 1 1 1"]:
+    """A random frame of each clip's latents: what VADER decodes, to save the memory of the others."""
+    chosen = torch.from_numpy(rng.integers(latents.shape[2], size=len(latents))).to(latents.device)
+    return latents[torch.arange(len(latents)), :, chosen].unsqueeze(2)
 
 
 @dataclass
