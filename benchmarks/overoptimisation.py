@@ -6,7 +6,6 @@ Leaves one record a method in `benchmarks/19-open-problems-overoptimisation.json
 """
 
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 

@@ -106,13 +106,6 @@ def _pool_gradient(student) -> None:
         )
 
 
-def _pool_large(student) -> None:
-    proxy, gold = _normal(8, 1, 300), _normal(9, 1, 300)
-    value = student(proxy, gold, 150)
-    if not torch.as_tensor(value).isfinite().all():
-        raise Mismatch(f"for 300 samples and n = 150 came out {value}: binomials of floats overflow; use math.comb")
-
-
 def _drawn(chances):
     """Weights of the ranks, lowest proxy first, by a function of rank, count and n."""
 
@@ -134,7 +127,6 @@ POOL = Exercise(
     properties=[
         Property("values are the mean over every choice of n of the samples", _pool_values),
         Property("each sample counts by its chance to be kept", _pool_gradient),
-        Property("a large pool is no trouble", _pool_large),
     ],
     mistakes=[
         Mistake("best of all", "That is the best of the whole pool, for every n. Weigh the ranks.",
