@@ -247,11 +247,6 @@ def carve_mean_ray(silhouettes, where):
     return _iou(silhouettes, _shadow(silhouettes, where, _hull(silhouettes, where, lambda s: s.amin(1)), "mean"))
 
 
-def carve_over_the_views(silhouettes, where):
-    again = _shadow(silhouettes, where, _hull(silhouettes, where, lambda s: s.amin(1)))
-    return torch.minimum(silhouettes, again).sum((1, 2)) / silhouettes.sum((1, 2))
-
-
 def carve_gap(silhouettes, where):
     again = _shadow(silhouettes, where, _hull(silhouettes, where, lambda s: s.amin(1)))
     return 1 - (silhouettes - again).abs().mean((1, 2))
@@ -304,7 +299,6 @@ MUTANTS = {
         Mutant("average", carve_average, "You average the views"),
         Mutant("union", carve_union, "what *all* views show"),
         Mutant("mean ray", carve_mean_ray, "the maximum, not the mean"),
-        Mutant("over the views", carve_over_the_views, "an empty view scores well"),
         Mutant("gap", carve_gap, "Empty pixels would count"),
     ],
 }

@@ -19,6 +19,15 @@ def _random(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def _double(cases: list[tuple]) -> list[tuple]:
+    """Fresh copies in float64, where two ways to write one formula agree to the last digit that is compared."""
+
+    def fresh(x):
+        return x if not isinstance(x, Tensor) else x.double() if x.is_floating_point() else x.clone()
+
+    return [tuple(map(fresh, case)) for case in cases]
+
+
 # 16.1 The tilt margin ---------------------------------------------------------------------------------------------
 
 SQUARE = [(-0.3, -0.2), (0.3, -0.2), (0.3, 0.2), (-0.3, 0.2)]
@@ -34,7 +43,7 @@ def _ring(*corners: tuple[float, float]) -> list[tuple[float, float]]:
 
 FEET = torch.tensor([_ring(*SQUARE), _ring(*SQUARE), _ring(*SQUARE), _ring(*TRIANGLE), _ring(*TRIANGLE), _ring(*KITE)])
 CENTRES = torch.tensor(
-    [[0.02, 0.5, 0.01], [0.31, 0.8, 0.1], [0.1, 0.05, -0.05], [-0.1, 0.4, -0.05], [0.15, 0.5, 0.1], [0.1, 1.2, 0.02]]
+    [[-0.15, 0.5, 0.01], [0.31, 0.8, 0.1], [0.1, 0.05, -0.05], [-0.1, 0.4, -0.05], [0.15, 0.5, 0.1], [0.1, 1.2, 0.02]]
 )
 MARGINS = [(FEET, CENTRES), (FEET[:1], CENTRES[:1]), (FEET[3:].double() * 2, CENTRES[3:].double())]
 
@@ -51,7 +60,7 @@ def _margins(foot: Tensor, centre: Tensor, *, pick=min, swap=False, signed=True,
             distance = -along[1] * (x - a[0]) + along[0] * (z - a[1])
             distance = distance if signed else distance.abs()
             angles.append(torch.atan2(y, distance) if swap else torch.atan2(distance, y))
-        chosen = angles[pick(range(len(angles)), key=[float(v) for v in angles].__getitem__)]
+        chosen = angles[pick(range(len(angles)), key=[v.item() for v in angles].__getitem__)]
         rows.append(chosen * unit(1.0))
     return torch.stack(rows)
 
@@ -71,9 +80,10 @@ def _open(foot: Tensor, centre: Tensor) -> Tensor:
     rows = []
     for corners, point in zip(foot, centre, strict=True):
         edge, offset = corners[1:] - corners[:-1], point[[0, 2]] - corners[:-1]
-        length = torch.linalg.vector_norm(edge, dim=-1)
-        inside = (edge[:, 0] * offset[:, 1] - edge[:, 1] * offset[:, 0]) / length
-        rows.append(torch.rad2deg(torch.atan2(inside[length > 0].amin(), point[1])))
+        real = edge.detach().abs().sum(1) > 0
+        edge, offset = edge[real], offset[real]
+        inside = (edge[:, 0] * offset[:, 1] - edge[:, 1] * offset[:, 0]) / edge.square().sum(1).sqrt()
+        rows.append(torch.rad2deg(torch.atan2(inside.amin(), point[1])))
     return torch.stack(rows)
 
 
@@ -106,7 +116,7 @@ TILT = Exercise(
     points=3,
     reference=_margins,
     forbidden=FORBIDDEN_WORLD,
-    probes=lambda: [tuple(t.clone() for t in given) for given in MARGINS],
+    probes=lambda: _double(MARGINS),
     properties=[
         Property(
             "a repeated corner makes no edge, and no number that is none",
@@ -131,7 +141,8 @@ TILT = Exercise(
                 wrong=lambda f, c: _margins(f, c, swap=True)),
         Mistake("unsigned", "Outside the foot the distance must be negative: take no absolute value.",
                 wrong=lambda f, c: _margins(f, c, signed=False)),
-        Mistake("corners", "You measure to the nearest corner. It tips over an edge.", wrong=_to_corners),
+        Mistake("corners", "You measure to the nearest corner. It tips over an edge.",
+                when=lambda student: torch.allclose(student(*MARGINS[0]), _to_corners(*MARGINS[0]), atol=1e-3)),
         Mistake("origin", "You measure from the origin, not from the plumb point of the centre of mass.",
                 wrong=_from_origin),
         Mistake("open", "The ring is not closed: the last corner has an edge back to the first. `roll` makes it.",
@@ -211,7 +222,7 @@ TOGETHER = Exercise(
     points=3,
     reference=_together,
     forbidden=FORBIDDEN_WORLD,
-    probes=lambda: [tuple(t.clone() for t in given) for given in [*TOUCHING, LONG]],
+    probes=lambda: _double([*TOUCHING, LONG]),
     properties=[
         Property("chains hang together, islands do not, absent boxes hold nothing", _together_values),
         Property(
@@ -248,6 +259,16 @@ SCORED = [
     (torch.tensor([-7.5, 5.9]).double(), torch.tensor([False, True]), torch.tensor([1.45, 0.8]).double()),
 ]
 
+# away from the bounds, where two ways to write a clamp differ in their gradients
+SCORE_PROBES = [
+    *SCORED[1:],
+    (
+        torch.tensor([-40.0, 70.0, -3.0, 5.0]),
+        torch.tensor([True, False, True, False]),
+        torch.tensor([0.65, 1.4, 0.9, 1.6]),
+    ),
+]
+
 
 def _score(tilt, connected, height, *, top=1.0, bottom=-1.0, ends=True, low=True, tent=False, weights=(0.5, 1, 0.5)):
     rows = []
@@ -281,7 +302,7 @@ SCORE = Exercise(
     points=2,
     reference=_score,
     forbidden=FORBIDDEN_WORLD,
-    probes=lambda: [tuple(t.clone() for t in given) for given in SCORED],
+    probes=lambda: _double(SCORE_PROBES),
     properties=[
         Property("a flat slab scores less than a chair", _score_slab),
         Property("values at the bounds, between them and beyond", _score_values),
@@ -344,7 +365,7 @@ KEEP = Exercise(
     points=2,
     reference=_kept,
     forbidden=FORBIDDEN,
-    probes=lambda: [tuple(t.clone() for t in given) for given in KEPT],
+    probes=lambda: _double(KEPT),
     properties=[
         Property("a group has mean weight 1, or 0 where nothing stands", _kept_mean),
         Property("all that stand in a group count alike, the others not at all", _kept_values),
@@ -386,9 +407,23 @@ NAMES = ("the winner", "the loser", "the base's winner", "the base's loser")
 
 
 def _dpo(
-    won, lost, base_won, base_lost, beta, anchor, *, relu=True, which=0, sign=1, half=True, inside=False, late=False
+    won,
+    lost,
+    base_won,
+    base_lost,
+    beta,
+    anchor,
+    *,
+    relu=True,
+    which=0,
+    sign=1,
+    half=True,
+    inside=False,
+    late=False,
+    moving=False,
 ):
-    base_won, base_lost = base_won.detach(), base_lost.detach()
+    if not moving:
+        base_won, base_lost = base_won.detach(), base_lost.detach()
     gain = (base_won - won) - (base_lost - lost)
     logit = sign * beta * gain * (0.5 if half else 1.0)
     drift = (won - base_won, lost - base_lost)[which]
@@ -424,7 +459,7 @@ DPO = Exercise(
     points=3,
     reference=_dpo,
     forbidden=FORBIDDEN_WORLD,
-    probes=lambda: [tuple(t.clone() if isinstance(t, Tensor) else t for t in given) for given in PAIRS],
+    probes=lambda: _double(PAIRS),
     properties=[
         Property("values agree, with an anchor and without", _dpo_values),
         Property("gradients reach winner and loser and not the base", _dpo_gradients, "Detach the base's errors."),
@@ -484,7 +519,7 @@ def _agreement(silhouettes: Tensor, where: Tensor, *, fuse="min", shadow=True, c
             views.append(torch.stack(parts))
         again = torch.stack(views) if shadow else seen.min(0).values
         least, most = torch.minimum(piece, again).sum(), torch.maximum(piece, again).sum()
-        rows.append({"iou": least / most, "least": least / piece.sum(), "gap": 1 - (piece - again).abs().mean()}[ratio])
+        rows.append({"iou": least / most, "gap": 1 - (piece - again).abs().mean()}[ratio])
     return torch.stack(rows)
 
 
@@ -515,7 +550,7 @@ CARVE = Exercise(
     points=3,
     reference=_agreement,
     forbidden=FORBIDDEN_WORLD,
-    probes=lambda: [tuple(t.clone() for t in given) for given in CARVED],
+    probes=lambda: _double(CARVED[:3]),
     properties=[
         Property("views of one solid agree, contradictory views do not", _carved_true),
         Property("values agree on views that are neither", _carved_values),
@@ -530,8 +565,6 @@ CARVE = Exercise(
                 wrong=lambda s, w: _agreement(s, w, fuse="max")),
         Mistake("mean along the ray", "A pixel shows the densest point on its ray: the maximum, not the mean.",
                 wrong=lambda s, w: _agreement(s, w, cast="mean")),
-        Mistake("no union", "Divide by the sum of the larger ones (the union), or an empty view scores well.",
-                wrong=lambda s, w: _agreement(s, w, ratio="least")),
         Mistake("gap", "Empty pixels would count as agreement. Take intersection over union.",
                 wrong=lambda s, w: _agreement(s, w, ratio="gap")),
         Mistake("cut", "The values are right, but no gradient comes back to the views.",
