@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pixelpolicy.rewards import stability
-from pixelpolicy.worlds import furniture
+from pixelpolicy.worlds import boxes, furniture
 
 TEXTS, _ = furniture.evaluation_pairs(per_kind=25)
 SOUND = torch.from_numpy(furniture.draw(TEXTS, np.random.default_rng(0)))
@@ -53,3 +53,15 @@ def test_a_piece_that_is_no_number_has_the_lowest_score():
         values = reward(broken, TEXTS[:2])
         assert values[0] == lowest < values[1]
     assert not stability.standing().differentiable
+
+
+def test_bearing_is_what_the_tilt_margin_is_made_of():
+    foot, centre = stability.bearing(FLAWED)
+    edge, offset = foot.roll(-1, 1) - foot, centre[:, None, [0, 2]] - foot
+    length = edge.norm(dim=-1)
+    inside = (edge[..., 0] * offset[..., 1] - edge[..., 1] * offset[..., 0]) / length.clamp_min(1e-6)
+    least = torch.where(length > 1e-6, inside, torch.inf).amin(1)
+    margins = torch.rad2deg(torch.atan2(least, centre[:, 1]))
+    assert torch.allclose(margins, torch.from_numpy(boxes.tilt_margin(FLAWED.numpy())).float(), atol=0.05)
+    empty = torch.zeros(1, 12, 10)
+    assert all(part.isfinite().all() for part in stability.bearing(empty))
