@@ -268,38 +268,45 @@ def climb(reward: Reward, iterations: int, name: str, **pieces):
     algorithm = RewardGradient(
         replace(policy, generator=student), reward, bounce.draw_prompts, settings, choose_window=last_steps(2), **pieces
     )
-    loop = Loop(algorithm, LoopConfig(choose(smoke=2, cpu=iterations, gpu=iterations), learning_rate=1e-3, name=name))
+    loop = Loop(algorithm, LoopConfig(choose(smoke=2, cpu=iterations, gpu=iterations), learning_rate=5e-4, name=name))
     history = loop.run()
     loop.ema.copy_to(loop.parameters)
     return student, history
 
 
 # %%
-empty, _ = climb(physics.smoothness(), 20, "smooth")
+empty, _ = climb(physics.smoothness(), 15, "smooth")
 hacked = empty.generate(sheet_prompts, sheet_seeds)
 show(hacked, sheet_prompts, "Trained for smoothness alone")
 
 # %% [markdown]
-# The smoothest clip is the empty stage. So ask for a ball too, and for the right direction.
+# The smoothest clip is the empty stage. So ask for an object too, the right one in every frame, and for the right
+# direction.
 
 # %%
-cheat = physics.smoothness() + 2 * physics.presence() + physics.heading()
-frozen, _ = climb(cheat, 60, "smooth, present, heading")
-teleports = frozen.generate(sheet_prompts, sheet_seeds)
-show(teleports, sheet_prompts, "Trained for smoothness, presence and heading")
+cheat = 3 * physics.smoothness() + physics.likeness() + physics.heading()
+hanging, _ = climb(cheat, 30, "smooth, right, heading")
+hovers = hanging.generate(sheet_prompts, sheet_seeds)
+show(hovers, sheet_prompts, "Trained for smoothness, likeness and heading")
 
 # %%
-scrub(teleports, sheet_prompts, "Clips of the model that was trained for smoothness, presence and heading")
+scrub(hovers, sheet_prompts, "Clips of the model that was trained for smoothness, likeness and heading")
 
 # %% [markdown]
-# Look for balls that hang where they are and change their place in a single step: each of these rewards is paid, and
-# nothing was thrown. Now the same with your law in the mix, in place of smoothness.
+# Every frame shows the right object, the direction is right, the clip is smooth, and nothing falls: it hangs in the air
+# and slides. An even cheaper clip, which an optimiser does not always find, hangs still and is elsewhere in a single
+# frame. We draw that one by hand. Look at what all of them get, and at the column of your law.
 
 # %%
 lines = ["| | smoothness | presence | heading | newton | strict |", "|---|---|---|---|---|---|"]
 asked = [physics.smoothness(), physics.presence(), physics.heading(), newton, physics.bounce_strict()]
-for name, clips in {"base": before, "smoothness": hacked, "with presence, heading": teleports}.items():
-    lines.append(f"| {name} | " + " | ".join(f"{r(clips, sheet_prompts).mean():.2f}" for r in asked) + " |")
+scene = bounce.scene("a red disc thrown left", np.random.default_rng(0))
+jump = bounce.draw([dict(scene, track=np.array([[17.0, 9.0]] * 4 + [[7.0, 9.0]] * 4))])
+shown = {"base": before, "smoothness": hacked, "with likeness, heading": hovers}
+shown["drawn: frozen, then elsewhere"] = torch.from_numpy(jump)
+for name, clips in shown.items():
+    texts = sheet_prompts if len(clips) > 1 else ["a red disc thrown left"]
+    lines.append(f"| {name} | " + " | ".join(f"{r(clips, texts).mean():.2f}" for r in asked) + " |")
 Markdown("\n".join(lines))
 
 # %% [markdown] goal="15.3"
@@ -344,9 +351,9 @@ def dance_step(
 check("15.3", dance_step)
 
 # %%
-results, spent, GRPO_STEPS = {}, {}, choose(smoke=2, cpu=40, gpu=40)
+results, spent, GRPO_STEPS = {}, {}, choose(smoke=2, cpu=25, gpu=25)
 student = base.student()
-dance_policy = DenoisingPolicy(student, partial(dance_step, noise=0.7), steps=8, micro_batch=96)
+dance_policy = DenoisingPolicy(student, partial(dance_step, noise=0.4), steps=8, micro_batch=96)
 grpo = GRPO(
     dance_policy,
     whole,
@@ -355,11 +362,11 @@ grpo = GRPO(
         prompts_per_iteration=choose(smoke=2, cpu=16, gpu=16),
         group_size=choose(smoke=4, cpu=12, gpu=12),
         trained_steps=4,
-        kl_weight=0.0,
+        kl_weight=0.02,
         seed=seed(),
     ),
 )
-grpo_loop = Loop(grpo, LoopConfig(GRPO_STEPS, learning_rate=6e-4, name="DanceGRPO"))
+grpo_loop = Loop(grpo, LoopConfig(GRPO_STEPS, learning_rate=5e-4, name="DanceGRPO"))
 
 # %%
 with timer() as clock:
@@ -434,8 +441,8 @@ def vader(reward: Reward, iterations: int, name: str, frames_of=None):
 # which our small codec can afford.
 
 # %%
-vader(physics.likeness(), 40, "VADER, one frame", one_frame)
-vader_clips = vader(whole, 60, "VADER, whole clips")
+vader(physics.likeness(), 30, "VADER, one frame", one_frame)
+vader_clips = vader(whole, 30, "VADER, whole clips")
 for name in ("VADER, one frame", "VADER, whole clips"):
     shares = {
         key: round(results[name][key], 2) for key in ("passes_shape", "passes_colour", "passes_physics", "accuracy")
@@ -457,11 +464,11 @@ nft = DiffusionNFT(
         prompts_per_iteration=choose(smoke=2, cpu=16, gpu=16),
         group_size=choose(smoke=4, cpu=12, gpu=12),
         noise_draws=choose(smoke=1, cpu=4, gpu=4),
-        kl_weight=0.02,
+        kl_weight=0.05,
         seed=seed(),
     ),
 )
-nft_loop = Loop(nft, LoopConfig(choose(smoke=2, cpu=40, gpu=40), learning_rate=5e-4, name="NFT"))
+nft_loop = Loop(nft, LoopConfig(choose(smoke=2, cpu=65, gpu=65), learning_rate=5e-4, name="NFT"))
 
 # %%
 with timer() as training:
