@@ -61,3 +61,13 @@ def test_lab_08_rehearses_the_real_model_without_network_or_cuda(tmp_path, monke
     record = run_lab(8, "gpu", network=False, show=False)
     assert record["profile"] == "gpu" and record["metrics"]["rehearsal"] == 1
     assert record["cpu_seconds"] < 120
+
+
+@pytest.mark.slow
+def test_lab_15_rehearses_wan_without_network_or_cuda(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIXELPOLICY_RESULTS", str(tmp_path))
+    monkeypatch.setenv("PIXELPOLICY_SEED", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    record = run_lab(15, "gpu", network=False, show=False)
+    assert record["profile"] == "gpu" and record["metrics"]["rehearsal"] == 1
+    assert record["cpu_seconds"] < 120
