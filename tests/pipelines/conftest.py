@@ -4,7 +4,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from pixelpolicy.pipelines import sd3, sd3_config, sd15, sd15_config, wan, wan_config
+from pixelpolicy.pipelines import sd3, sd3_config, sd15, sd15_config, shap_e, shap_e_config, wan, wan_config
 from pixelpolicy.rl import Reward
 
 
@@ -29,12 +29,20 @@ class Kind:
 
     @property
     def sample_shape(self):
-        """Of one decoded sample: a picture, or a clip of them."""
-        frames = [self.settings["frames"]] if "frames" in self.settings else []
-        return (*frames, 3, self.settings["height"], self.settings["width"])
+        """Of one decoded sample: a picture, a clip of them, or views."""
+        return (*self.several.values(), 3, self.settings["height"], self.settings["width"])
+
+    @property
+    def several(self):
+        """How many pictures a sample has, where it may have several: under the name of that setting."""
+        return {name: self.settings[name] for name in ("frames", "views") if name in self.settings}
+
+    def decoder_of(self, generator):
+        """The part that makes samples of latents."""
+        return getattr(generator.pipeline, self.config.SOURCE.decoder)
 
     def judged_by(self, reward: Reward) -> Reward:
-        """A reward for pictures, for samples of this kind: of a clip it sees the last frame."""
+        """A reward for pictures, for samples of this kind: of several it sees the last."""
         if len(self.sample_shape) == 3:
             return reward
         return Reward(reward.name, lambda clips, prompts: reward(clips[:, -1], prompts), reward.differentiable)
@@ -47,6 +55,7 @@ def kinds(tmp_path_factory):
         "sd3": Kind(sd3, sd3_config, make, max_sequence_length=16),
         "sd15": Kind(sd15, sd15_config, make),
         "wan": Kind(wan, wan_config, make, norms_in_float32=True, frames=9, max_sequence_length=16),
+        "shap_e": Kind(shap_e, shap_e_config, make, views=2, points=(4, 8)),
     }
 
 

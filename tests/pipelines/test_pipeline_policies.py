@@ -12,11 +12,12 @@ from pixelpolicy.policies import DenoisingPolicy, cps, dance_sde, ddim_eta, flow
 from pixelpolicy.rewards import jpeg_compressibility, redness
 from pixelpolicy.worlds import shapes
 
-KINDS = ["sd3", "sd15", "wan"]
+KINDS = ["sd3", "sd15", "wan", "shap_e"]
 TRANSITIONS = {
     "sd3": partial(cps, noise=0.7),
     "sd15": partial(ddim_eta, noise=1.0),
     "wan": partial(dance_sde, noise=0.3),
+    "shap_e": partial(ddim_eta, noise=1.0),
 }
 IDLE = "transformer_blocks.1.attn.add_q_proj."  # the last block of SD3 has no use for what the text asks
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -24,7 +25,7 @@ TEXTS = ["a red circle", "two blue squares", "a red circle", "a green triangle a
 
 
 def policy_of(generator, **settings):
-    transition = TRANSITIONS[type(generator).__name__.removesuffix("Generator").lower()]
+    transition = TRANSITIONS[type(generator).__module__.rpartition(".")[2]]
     return DenoisingPolicy(generator, **({"transition": transition, "steps": 4, "micro_batch": 3} | settings))
 
 
@@ -69,7 +70,7 @@ def test_an_update_moves_the_ratio_and_leaves_the_base_where_it_was(generator):
 
 
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
-def test_gradients_reach_the_adapter_and_nothing_else(folder, opened, dtype):
+def test_gradients_reach_the_adapter_and_nothing_else(kind, folder, opened, dtype):
     student = opened(folder, dtype).student()
     policy = policy_of(student, dtype=dtype, guidance_scale=2.0)
     policy.log_prob(policy.rollout(TEXTS[:3], seeds=torch.arange(3)), 1).sum().backward()
@@ -82,7 +83,7 @@ def test_gradients_reach_the_adapter_and_nothing_else(folder, opened, dtype):
             assert not parameter.grad.any(), name
         else:
             assert parameter.grad is None and not parameter.requires_grad, name
-    for name in ("vae", *student.TEXT_ENCODERS):
+    for name in (kind.config.SOURCE.decoder, *student.TEXT_ENCODERS):
         assert all(p.grad is None for p in getattr(student.pipeline, name).parameters())
 
 

@@ -43,16 +43,16 @@ def parameter_counts(
     return counts | {"lora": sum(p.numel() for p in adapted.parameters() if p.requires_grad)}
 
 
-def footprint(counts: dict[str, int], network: str, sample: int, *, stored: int) -> Footprint:
+def footprint(counts: dict[str, int], network: str, sample: int, *, stored: int, decoder: str = "vae") -> Footprint:
     """From `parameter_counts` and the bytes that one sample keeps; files hold ``stored`` bytes a weight.
 
-    Loaded, a weight takes 2 bytes (bfloat16), the autoencoder's 4. A LoRA takes five float32 values for each of its
+    Loaded, a weight takes 2 bytes (bfloat16), the decoder's 4. A LoRA takes five float32 values for each of its
     weights: the weight, its gradient, Adam's two moments and the moving average. The text encoders are dropped before
     training.
     """
     weights = {name: count for name, count in counts.items() if name != "lora"}
-    loading = 2 * sum(weights.values()) + 2 * counts["vae"]
-    training = 2 * counts[network] + 4 * counts["vae"] + 20 * counts["lora"]
+    loading = 2 * sum(weights.values()) + 2 * counts[decoder]
+    training = 2 * counts[network] + 4 * counts[decoder] + 20 * counts["lora"]
     return Footprint(stored * sum(weights.values()) / 1e9, loading / 1e9, training / 1e9, sample / 1e9)
 
 

@@ -24,6 +24,7 @@ class Source:
     """Where a kind of pipeline comes from: diffusers' class, its ``name`` in words, and the published repository.
 
     ``unneeded`` are patterns of the files that are left out of the download, ``terms`` is what must be done before it.
+    ``decoder`` is the part that makes samples of latents, which keeps a dtype of its own.
     """
 
     pipeline: str
@@ -31,6 +32,7 @@ class Source:
     repository: str
     unneeded: tuple[str, ...]
     terms: str = ""
+    decoder: str = "vae"
 
     def fetch(self, repository: str | None = None) -> str:
         """The command that fetches the weights of a repository: of the published one, or of another like it."""
@@ -60,7 +62,7 @@ def open_pipeline(
         with quiet(), torch.random.fork_rng(devices=[]):  # some networks draw weights before they read theirs
             import diffusers
 
-            kinds = {"vae": vae_dtype, "default": dtype}
+            kinds = {source.decoder: vae_dtype, "default": dtype}
             kind = getattr(diffusers, source.pipeline)
             pipeline = kind.from_pretrained(folder, dtype=kinds, local_files_only=True, **parts)
     except Exception as error:  # whatever the many loaders of a pipeline raise
