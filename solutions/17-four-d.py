@@ -503,7 +503,7 @@ check("17.6", smoothness)
 
 # %%
 tempting = 0.8 * gait.smooth(smoothness) + 0.2 * gait.advance(progress)
-hack_loop, hacked = trained(tempting, "smooth", 0.0, iterations=choose(smoke=2, cpu=40, gpu=40), cooldown_iterations=0)
+hack_loop, hacked = trained(tempting, "smooth", 0.0, iterations=choose(smoke=2, cpu=90, gpu=90), cooldown_iterations=0)
 with hack_loop.averaged_weights():
     glider = hack_loop.algorithm.policy.generator
     glides, hack_scores = (
