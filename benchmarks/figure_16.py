@@ -124,7 +124,8 @@ def results() -> str:
     for name, when in (("base", "before"), ("RAFT", "after")):
         lines.append(f"| {name} | " + " | ".join(values(key, when) for key in columns.values()) + " |")
     for name, (group, key) in METHODS.items():
-        lines.append(f"| {name} | {spread([run['metrics'][group][key] for run in runs])} | | | |")
+        near = spread([run["metrics"]["grpo"]["precision"] for run in runs]) if group == "grpo" else ""
+        lines.append(f"| {name} | {spread([run['metrics'][group][key] for run in runs])} | | | {near} |")
     slab = {key: spread([run["metrics"]["slab"][key] for run in runs]) for key in ("height", "precision")}
     lines.append(f"| raw tilt, no leash | | | {slab['height']} | {slab['precision']} |")
     for count in runs[0]["metrics"]["best_of_n"]:
