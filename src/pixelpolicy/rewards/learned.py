@@ -114,16 +114,19 @@ def fit_scores(
 
 
 def fit_pairs(
-    network: RewardNetwork,
-    winners: Float[Tensor, "pairs 3 side side"],
-    losers: Float[Tensor, "pairs 3 side side"],
+    network: nn.Module,
+    winners: Float[Tensor, "pairs *views 3 side side"],
+    losers: Float[Tensor, "pairs *views 3 side side"],
     prompts: list[str],
     *,
     steps: int = 600,
     batch: int = 64,
     seed: int = 0,
 ) -> list[float]:
-    """Fit the network to comparisons of two pictures of one prompt (`bradley_terry_loss`), in place; the losses."""
+    """Fit the network to comparisons of two pictures of one prompt (`bradley_terry_loss`), in place; the losses.
+
+    `RewardNetwork` or another with ``tokens``, such as `multiview.MultiViewNetwork`, which sees several views of each.
+    """
     tokens = network.tokens(prompts)
 
     def loss(rows: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
@@ -142,7 +145,7 @@ def _fit(network: nn.Module, loss: Callable, count: int, steps: int, batch: int,
     ramp = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 100) * (1 - step / steps))
 
     def noise(pictures: Tensor) -> Tensor:
-        strength = 0.1 * torch.rand(len(pictures), 1, 1, 1, generator=stream)
+        strength = 0.1 * torch.rand(len(pictures), *[1] * (pictures.ndim - 1), generator=stream)
         return pictures.float() + strength * torch.randn(pictures.shape, generator=stream)
 
     losses = []
