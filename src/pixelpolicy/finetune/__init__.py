@@ -1,6 +1,7 @@
 """Fine-tuning generators by reward: one file a family of methods, and one loop for all."""
 
 from pixelpolicy.finetune.ddpo import DDPO, DPOK, PromptStatistics
+from pixelpolicy.finetune.distillation import DistillationConfig, distill
 from pixelpolicy.finetune.forward_process import AWM, DiffusionNFT, ForwardProcessConfig, awm_loss, nft_loss
 from pixelpolicy.finetune.grpo import GRPO, GRPOConfig, random_steps, window_steps
 from pixelpolicy.finetune.loop import Loop, LoopConfig
@@ -29,6 +30,7 @@ __all__ = [
     "DPOK",
     "DiffusionDPO",
     "DiffusionNFT",
+    "DistillationConfig",
     "ForwardProcessConfig",
     "GRPO",
     "GRPOConfig",
@@ -50,6 +52,7 @@ __all__ = [
     "d3po_loss",
     "diffusion_dpo_loss",
     "diffusion_kto_loss",
+    "distill",
     "last_steps",
     "nft_loss",
     "one_leap",
