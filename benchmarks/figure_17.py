@@ -92,13 +92,13 @@ def results() -> str:
     for count in ("1", "4", "12"):
         lines.append(f"| *base, best of {count}* | *{spread([run['best_of_n'][count] for run in runs])}* | | |")
     seconds = spread([run["training_cpu_seconds"] for run in runs], 0)
-    glide = {key: spread([run["moonwalk"][key] for run in runs]) for key in ("accuracy", "swing")}
+    glide = {key: spread([run["moonwalk"][key] for run in runs]) for key in ("accuracy", "swing", "skate")}
     seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
     return (
         "\n".join(lines) + f"\n\nLab 17, {seeds}: {seconds} CPU seconds of training close "
         f"{spread([run['gap_closed'] for run in runs], 2)} of the gap between the base and clean motions. Trained for "
-        f"smoothness and progress instead, the base ends at a swing of {glide['swing']} m and an accuracy of "
-        f"{glide['accuracy']}.\n"
+        f"smoothness and progress instead, the base ends at a swing of {glide['swing']} m, an accuracy of "
+        f"{glide['accuracy']} and a foot-skate of {glide['skate']} m.\n"
     )
 
 
