@@ -829,9 +829,9 @@ rows += [f"| *base, best of {n} chosen by the verifier* | | *{accuracy:.3f}* | |
 Markdown("\n".join(["| | gold | strict accuracy | diversity |", "|---|---|---|---|", *rows]))
 
 # %% [markdown]
-# These scores are by the plain ODE in ten steps: another sampler than the one that was trained. What was gained by the
-# noisy one need not show here, and little or nothing of it did when this lab was written. Gold is what the *rules* say
-# it is, so mind the sampler when you train. That is the first thing to mend. Now it is
+# These scores are by the plain ODE in ten steps: another sampler than the one that was trained. Compare with the table
+# of section 4: what the noisy sampler gained need not all show here. Gold is what the *rules* say it is, so mind the
+# sampler when you train. And look at the error beside each query before you believe a difference. Now it is
 # your turn. Ideas, in order of how much they usually give:
 #
 # 1. Ask the simulated rater about pictures of your *trained* model, fit again, climb again.
