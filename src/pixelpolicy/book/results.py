@@ -47,6 +47,14 @@ def overview(root: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+KINDS = {  # what a record is of, by the last part of its name
+    "long": "recorded long run",
+    "comparison": "at equal samples",
+    "race": "the race",
+    "overoptimisation": "over-optimisation",
+}
+
+
 def results_page(root: Path) -> str:
     """The book's page of results, in MyST Markdown: the overview, then every metric of every benchmark."""
     parts = [INTRODUCTION, "## At a glance\n", overview(root)]
@@ -57,10 +65,10 @@ def results_page(root: Path) -> str:
 
 def title(name: str) -> str:
     """`12-grpo` in words: "lab 12, as a student runs it"; a name without a lab's number keeps itself."""
-    found = re.match(r"(\d\d)-.*?(-long)?$", name)
+    found = re.match(rf"(\d\d)-.*?(?:-({'|'.join(KINDS)}))?$", name)
     if not found:
         return name.replace("-", " ")
-    return f"lab {int(found[1])}, {'recorded long run' if found[2] else 'as a student runs it'}"
+    return f"lab {int(found[1])}, {KINDS.get(found[2], 'as a student runs it')}"
 
 
 def _groups(root: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
