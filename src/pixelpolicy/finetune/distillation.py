@@ -6,6 +6,9 @@ that DreamReward (Ye et al. 2024, arXiv 2403.14613) adds to it. With the furnitu
     reward = rewards.multiview_reward(network)
     latents, history = distill(generator, prompts, noise, reward=reward, config=DistillationConfig(reward_weight=0.1))
     pieces = generator.decode(latents)
+
+A learned reward is climbed by every means: judge the pieces by what it was fitted to, such as `Rater.worth`, and lower
+``reward_weight`` until that rises too. Even 0.1 may be far too much.
 """
 
 from __future__ import annotations
