@@ -73,7 +73,7 @@ from pixelpolicy.worlds import bounce
 # ## 1. Meet the generator
 #
 # `load("bounce")` makes clips of eight frames: something is thrown, falls, bounces. Its transformer is the class of Wan
-# 2.1, `WanTransformer3DModel`, with one token a frame. Below, each row is a clip, from left to right; a solid green
+# 2.1, `WanTransformer3DModel`, with one token a frame. Below, each clip is shown in three rows of frames; a solid green
 # frame means that the verifier accepts it.
 
 # %%
@@ -83,11 +83,13 @@ sheet_prompts, sheet_seeds = bounce.evaluation_pairs("test", per_kind=2)
 
 
 def show(clips: Tensor, texts: list[str], what: str):
-    """Each clip as a strip of its frames, with the verdict as its frame."""
+    """Each clip as three rows of frames, with the verdict as its frame."""
     verdicts = [verdict.strict for verdict in bounce.verify(clips.numpy(), texts)]
-    strips = torch.cat(list(clips.unbind(1)), dim=-1)
-    alt = f"{what}: {len(texts)} clips as strips of eight frames; {sum(verdicts)} of them are accepted."
-    return viz.sample_sheet(strips, texts, columns=2, accepted=verdicts, alt=alt)
+    rows = [torch.cat(list(part.unbind(1)), dim=-1) for part in clips.split(3, dim=1)]
+    rows[-1] = torch.nn.functional.pad(rows[-1], (0, bounce.SIZE), value=1.0)
+    strips = torch.cat(rows, dim=-2)
+    alt = f"{what}: {len(texts)} clips, eight frames of each in three rows; {sum(verdicts)} of them are accepted."
+    return viz.sample_sheet(strips, texts, columns=4, accepted=verdicts, alt=alt)
 
 
 before = base.generate(sheet_prompts, sheet_seeds)
