@@ -26,7 +26,8 @@ PARTS = {
     18: "Wider views",
 }
 LAST_PART = "Reference"
-EXPLORER = "reward-explorer"
+# Pages of the book's own, where they are there.
+OWN = ("reward-explorer", "atlas")
 REFERENCES = "references.bib"
 
 
@@ -47,7 +48,8 @@ def stage(root: Path, assets: Path, folder: Path, references: Path | None = None
     shutil.copy(references, folder / REFERENCES)
     shutil.copytree(root / "chapters", folder / "chapters")
     shutil.copytree(assets, folder / "assets", ignore=shutil.ignore_patterns(".*"))
-    shutil.copytree(folder / "widgets", folder / "assets" / "widgets", dirs_exist_ok=True)
+    for own in ("widgets", "atlas"):
+        shutil.copytree(folder / own, folder / "assets" / own, dirs_exist_ok=True)
     _anywidget(folder / "assets" / "widgets" / "anywidget.js")
     place_explorer(root, folder / "assets")
     (folder / "labs").mkdir()
@@ -72,7 +74,7 @@ def table_of_contents(staged: Path) -> dict[str, Any]:
             entry["sections"] = [{"file": pages[1]}]
         first = max((first for first in PARTS if first <= number), default=min(PARTS))
         parts.setdefault(PARTS[first], []).append(entry)
-    own = [EXPLORER] if (staged / f"{EXPLORER}.md").exists() else []
+    own = [name for name in OWN if (staged / f"{name}.md").exists()]
     parts[LAST_PART] = [{"file": name} for name in (*own, "results", "bibliography")]
     listed = [{"caption": caption, "chapters": entries} for caption, entries in parts.items()]
     return {"format": "jb-book", "root": "index", "parts": listed}
