@@ -42,7 +42,8 @@ KNOWS = {
     "rewards": {"rl", "worlds", "generators"},
     "finetune": {"policies", "rewards", "rl"},
     "atlas": set(),
-    "book": {"course", "widgets"},
+    "widgets": {"rl", "control", "worlds", "generators", "policies", "pipelines", "rewards", "finetune", "viz"},
+    "book": {"course", "widgets", "atlas"},
     "cli": set(FLOORS),
     "__main__": {"cli"},
 }
