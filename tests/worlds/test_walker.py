@@ -28,7 +28,7 @@ def test_clean_motions_are_accepted():
         ("gait", "gait"),
         ("pace", "progress"),
         ("float", "grounded"),
-        ("limp", "planted"),
+        ("limp", "gait"),
         ("apart", "whole"),
     ],
 )
