@@ -5,7 +5,7 @@ import torch
 
 from pixelpolicy.errors import TrainingError
 from pixelpolicy.finetune.distillation import DistillationConfig, distill, distillation_gradient, falling, surrogate
-from pixelpolicy.finetune.forward_process import noised
+from pixelpolicy.finetune.noising import noised
 from pixelpolicy.rl import Reward
 
 SPREAD = 0.5

@@ -9,8 +9,7 @@ import torch
 
 from pixelpolicy.errors import CheckpointError
 from pixelpolicy.finetune import AWM, DiffusionNFT, ForwardProcessConfig, Loop, LoopConfig, awm_loss, nft_loss
-from pixelpolicy.finetune.forward_process import matching_errors, noised
-from pixelpolicy.finetune.reward_weighted import noise_of
+from pixelpolicy.finetune.noising import matching_errors, noise_of, noised
 from pixelpolicy.policies import DenoisingPolicy, ode
 from pixelpolicy.rl import Reward, group_advantages
 

@@ -18,7 +18,7 @@ from pixelpolicy.finetune import (
     diffusion_dpo_loss,
     diffusion_kto_loss,
 )
-from pixelpolicy.finetune.reward_weighted import noise_of
+from pixelpolicy.finetune.noising import noise_of
 from pixelpolicy.policies import DenoisingPolicy, ode
 from pixelpolicy.rl import Reward
 

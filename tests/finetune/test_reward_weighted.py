@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pixelpolicy.finetune import Loop, LoopConfig, RewardWeighted, RewardWeightedConfig
-from pixelpolicy.finetune.reward_weighted import best_of_group, exponential, noise_of, pictures_of, weighted_matching
+from pixelpolicy.finetune.noising import noise_of, pictures_of
+from pixelpolicy.finetune.reward_weighted import best_of_group, exponential, weighted_matching
 from pixelpolicy.policies import DenoisingPolicy, ode
 from pixelpolicy.rl import Reward, Rollout
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pixelpolicy.errors import TrainingError
-from pixelpolicy.finetune.forward_process import noised
+from pixelpolicy.finetune.noising import noised
 from pixelpolicy.policies.denoising import Denoiser
 from pixelpolicy.rl import Reward
 

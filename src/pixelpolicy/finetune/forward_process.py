@@ -19,26 +19,11 @@ from torch import Tensor, nn
 
 from pixelpolicy.finetune.batch import BatchConfig, Division, grouped
 from pixelpolicy.finetune.loop import spread, whole
-from pixelpolicy.finetune.reward_weighted import noise_of, pictures_of
+from pixelpolicy.finetune.noising import matching_errors, noise_of, noised, pictures_of
 from pixelpolicy.policies.denoising import DenoisingPolicy
 from pixelpolicy.rl import Reward, clipped_surrogate, group_advantages, zero_variance_groups
 
 ForwardLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def noised(
-    x0: Float[Tensor, "batch ..."], x1: Float[Tensor, "batch ..."], sigma: Float[Tensor, "batch"]
-) -> Float[Tensor, "batch ..."]:
-    """The forward process: ``(1 - sigma) x0 + sigma x1``, each sample at its own noise level."""
-    level = sigma.reshape(-1, *[1] * (x0.ndim - 1))
-    return (1 - level) * x0 + level * x1
-
-
-def matching_errors(
-    velocity: Float[Tensor, "batch ..."], x0: Float[Tensor, "batch ..."], x1: Float[Tensor, "batch ..."]
-) -> Float[Tensor, "batch"]:
-    """The flow-matching error of each sample: ``mean_j (v - (x1 - x0))_j^2``."""
-    return (velocity - (x1 - x0)).square().flatten(1).mean(1)
 
 
 def nft_loss(

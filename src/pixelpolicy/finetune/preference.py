@@ -17,9 +17,8 @@ from torch.nn import functional as F
 
 from pixelpolicy.errors import TrainingError
 from pixelpolicy.finetune.batch import BatchConfig, Division, grouped
-from pixelpolicy.finetune.forward_process import matching_errors, noised
+from pixelpolicy.finetune.noising import matching_errors, noise_of, noised, pictures_of
 from pixelpolicy.finetune.processes import total
-from pixelpolicy.finetune.reward_weighted import noise_of, pictures_of
 from pixelpolicy.policies.denoising import DenoisingPolicy
 from pixelpolicy.rl import Reward, dpo_loss
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pixelpolicy.finetune.batch import BatchConfig, Division, grouped
+from pixelpolicy.finetune.noising import matching_errors, noise_of, noised, pictures_of
 from pixelpolicy.policies.denoising import DenoisingPolicy
 from pixelpolicy.rl import Reward, Rollout, reward_weights
 
@@ -48,7 +49,7 @@ def weighted_matching(
     weights: Float[Tensor, "batch"],
 ) -> Float[Tensor, ""]:
     """The flow-matching loss, each sample counted by its weight: ``mean_i w_i mean_j (v - (x1 - x0))_ij^2``."""
-    return (weights * (velocity - (x1 - x0)).square().flatten(1).mean(1)).mean()
+    return (weights * matching_errors(velocity, x0, x1)).mean()
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,7 @@ class RewardWeighted:
             x0 = pictures_of(rollout).to(device, torch.float32)
             sigma, x1 = noise_of(rollout.seeds, draw, x0.shape[1:])
             sigma, x1, weight = sigma.to(device), x1.to(device), weights.to(device)
-            level = sigma.reshape(-1, *[1] * (x0.ndim - 1))
-            state, conditioning = (1 - level) * x0 + level * x1, self.policy.generator.encode(rollout.prompts)
+            state, conditioning = noised(x0, x1, sigma), self.policy.generator.encode(rollout.prompts)
             velocity = self.policy.generator.velocity(state, sigma, *conditioning)
             value = self.matching(velocity, x0, x1, weight)
             details = {"matching": value.item()}
@@ -117,20 +117,3 @@ class RewardWeighted:
             return share * value, details
 
         return loss
-
-
-def pictures_of(rollout: Rollout) -> Float[Tensor, "batch ..."]:
-    """The latents that were decoded. A variance-preserving sampler ends a little above noise level 0, and they are
-    its state there, which is longer by ``1 / sqrt((1-sigma)^2 + sigma^2)`` than the flow's; at 0 that is 1."""
-    last = rollout.sigmas[-1]
-    return rollout.states[:, -1] / torch.sqrt((1 - last) ** 2 + last**2)
-
-
-def noise_of(seeds: Int[Tensor, "batch"], draw: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Noise levels from a logistic normal (Esser et al. 2024, arXiv 2403.03206) and noise, a stream for each sample."""
-    sigmas, noises = [], []
-    for seed in seeds.tolist():
-        stream = torch.Generator().manual_seed((seed + 7_919 * (draw + 1)) % 2**62)
-        sigmas.append(torch.randn((), generator=stream).sigmoid())
-        noises.append(torch.randn(shape, generator=stream))
-    return torch.stack(sigmas), torch.stack(noises)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelpolicy.errors import TrainingError
-from pixelpolicy.finetune.forward_process import noised
-from pixelpolicy.finetune.reward_weighted import noise_of
+from pixelpolicy.finetune.noising import noise_of, noised
 from pixelpolicy.policies.denoising import DenoisingPolicy
 
 SegmentLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]

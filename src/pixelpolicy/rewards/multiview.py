@@ -210,17 +210,7 @@ def masks_of(pictures: Float[Tensor, "*batch 3 side side"]) -> Float[Tensor, "*b
 
 @functools.cache
 def _pixels(azimuths: tuple[float, ...], elevation: float, size: int, grid: int) -> Tensor:
-    """The pixel of each view that every point of a cube falls in ``[views, points]``; points outside are left out."""
-    line = (np.arange(grid) + 0.5) / grid * 2 - 1
-    points = np.stack(np.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3) * solids.WINDOW
-    rows = []
-    for azimuth in azimuths:
-        right, up, _ = solids.camera(azimuth, elevation)
-        across, down = ((points @ axis / solids.WINDOW + 1) / 2 * size for axis in (right, -up))
-        inside = (across >= 0) & (across < size) & (down >= 0) & (down < size)
-        rows.append(np.where(inside, np.floor(down) * size + np.floor(across), -1).astype(np.int64))
-    rows = np.stack(rows)
-    return torch.from_numpy(rows[:, (rows >= 0).all(0)])
+    return torch.from_numpy(solids.pixels_of_grid(azimuths, elevation=elevation, size=size, side=grid))
 
 
 def carve(
