@@ -24,7 +24,7 @@ from pixelpolicy.worlds import bounce
 
 @dataclass(frozen=True)
 class Recipe:
-    """Counts and rates of pretraining; the defaults are those of the shipped checkpoint, whose card says more."""
+    """Counts and rates of pretraining; near those of the shipped checkpoint, made in sittings as its card says."""
 
     seed: int = 0
     width: int = 96
