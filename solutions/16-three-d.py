@@ -653,7 +653,7 @@ shades = (1 - 2 * mixed[:4, :, None]).expand(-1, -1, 3, -1, -1)
 viz.sample_sheet(
     torch.cat([shades[:2].flatten(0, 1), tint[:2].flatten(0, 1)]), [f"view {v + 1}" for v in range(4)] * 4, columns=8,
     alt="Above, silhouettes of two sets of four views that do not belong together. Below, the gradient of the "
-    "agreement: red where a view should show more, blue where it should show less.",
+    "agreement: orange where a view should show more, blue where it should show less.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -680,8 +680,9 @@ Markdown("\n".join(head + lines))
 
 # %%
 standing_rows = [row for row in range(len(texts)) if stands(after[row : row + 1]).item()] or [0]
-path = boxes.save_mesh(after[standing_rows[0]].numpy(), f"{texts[standing_rows[0]].replace(' ', '-')}.glb")
-display(Markdown(f"Written: `{path}`, {path.stat().st_size} bytes."))
+home = f"{texts[standing_rows[0]].replace(' ', '-')}.glb"
+path = viz.save_mesh(Boxes.from_rows(after[standing_rows[0]].numpy()), home, up="y")
+display(Markdown(f"Written: `{path.name}`, {path.stat().st_size} bytes."))
 
 # %% [markdown]
 # ## What to take away

@@ -1,8 +1,6 @@
-"""Boxes against plain geometry: tilt by hand, contact, mirror images, views by direct ray tests, and a mesh file."""
+"""Boxes against plain geometry: tilt by hand, contact, mirror images, and views by direct ray tests."""
 
-import json
 import math
-import struct
 
 import numpy as np
 import pytest
@@ -126,43 +124,6 @@ def test_right_is_right_and_up_is_up():
     corner = solids.silhouettes(one(box(0.5, 1.2, 0, 0.2, 0.2, 0.2)), (0.0,), elevation=0, size=16)[0, 0]
     rows, columns = np.nonzero(corner)
     assert rows.mean() < 6 and columns.mean() > 9
-
-
-def test_every_triangle_of_a_mesh_faces_outward():
-    piece = furniture.draw(["a yellow chair"], np.random.default_rng(1))[0]
-    points, normals, colours, triangles = solids.mesh(piece)
-    count = int((piece[:, 0] > 0.5).sum())
-    assert len(points) == 24 * count and len(triangles) == 12 * count
-    a, b, c = (points[triangles[:, k]] for k in range(3))
-    across = np.cross(b - a, c - a)
-    assert across / np.linalg.norm(across, axis=1, keepdims=True) == pytest.approx(normals[triangles[:, 0]], abs=1e-4)
-    assert colours.min() >= 0 and colours.max() <= 1
-
-
-def test_a_mesh_file_is_sound_gltf(tmp_path):
-    piece = furniture.draw(["a yellow table"], np.random.default_rng(1))[0]
-    path = solids.save_mesh(piece, tmp_path / "table.glb")
-    content = path.read_bytes()
-    magic, version, length = struct.unpack_from("<4sII", content)
-    assert (magic, version, length) == (b"glTF", 2, len(content))
-    size, kind = struct.unpack_from("<I4s", content, 12)
-    assert kind == b"JSON" and size % 4 == 0
-    document = json.loads(content[20 : 20 + size])
-    data_size, kind = struct.unpack_from("<I4s", content, 20 + size)
-    assert kind == b"BIN\0" and data_size == document["buffers"][0]["byteLength"]
-    data = content[28 + size :]
-    view = document["bufferViews"][1]
-    points = np.frombuffer(data, np.float32, count=view["byteLength"] // 4, offset=view["byteOffset"]).reshape(-1, 3)
-    assert (points == solids.mesh(piece)[0]).all()
-    assert document["accessors"][1]["max"] == points.max(0).tolist()
-    view = document["bufferViews"][0]
-    corners = np.frombuffer(data, np.uint32, count=view["byteLength"] // 4, offset=view["byteOffset"])
-    assert corners.max() == len(points) - 1
-    with pytest.raises(SizeError, match=r"\.glb"):
-        solids.save_mesh(piece, tmp_path / "table.obj")
-    with pytest.raises(SizeError, match="0 triangles"):
-        solids.save_mesh(np.zeros((12, 10)), tmp_path / "nothing.glb")
-    assert [p.name for p in tmp_path.iterdir()] == ["table.glb"]
 
 
 def test_the_foot_of_a_table_is_the_outer_corners_of_its_legs_anticlockwise():

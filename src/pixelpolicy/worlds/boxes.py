@@ -1,4 +1,4 @@
-"""Objects made of boxes: do they hang together and stand, how do they look from several sides, and as a mesh file.
+"""Objects made of boxes: do they hang together and stand, and how do they look from several sides.
 
 Boxes are float arrays ``[batch, boxes, 10]``, the faces parallel to the axes: presence (there if above 0.5), centre
 x, y, z, half sizes, colour red, green, blue in [0, 1]. x points right, y up, z towards the viewer; lengths are in
@@ -6,10 +6,6 @@ metres, the ground is y = 0, and all boxes are of one solid material.
 """
 
 from __future__ import annotations
-
-import json
-import struct
-from pathlib import Path
 
 import numpy as np
 
@@ -238,74 +234,3 @@ def _cast(boxes, azimuths, elevation, size) -> tuple[np.ndarray, np.ndarray]:
         shaded[:, view] = np.moveaxis(colour, -1, 1)
         covered[:, view] = np.isfinite(nearest)
     return shaded, covered
-
-
-# Files --------------------------------------------------------------------------------------------------------
-
-
-def mesh(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Triangles of one object ``[boxes, 10]``: vertices, normals, colours ``[n, 3]`` and corner numbers ``[m, 3]``."""
-    solid = checked(np.asarray(boxes)[None])[0]
-    solid = solid[present(solid)]
-    points, normals, colours, triangles = [], [], [], []
-    for box in solid:
-        for axis in range(3):
-            for side in (-1.0, 1.0):
-                one, two = (axis + 1) % 3, (axis + 2) % 3
-                ring = [(-1, -1), (1, -1), (1, 1), (-1, 1)][:: int(side)]
-                first = len(points)
-                for s, t in ring:
-                    offset = np.zeros(3)
-                    offset[[axis, one, two]] = side, s, t
-                    points.append(box[CENTRE] + offset * box[HALF])
-                    normals.append(np.eye(3)[axis] * side)
-                    colours.append(np.clip(box[COLOUR], 0, 1))
-                triangles += [(first, first + 1, first + 2), (first, first + 2, first + 3)]
-    return tuple(np.array(v, np.float32).reshape(-1, 3) for v in (points, normals, colours)) + (
-        np.array(triangles, np.uint32).reshape(-1, 3),
-    )
-
-
-def save_mesh(boxes: np.ndarray, path: str | Path) -> Path:
-    """Write one object ``[boxes, 10]`` as binary glTF 2.0 (.glb), which Blender, MeshLab and browsers open.
-
-    Raises `SizeError`, and writes nothing, where the object has no box or the name does not end in .glb.
-    """
-    path = Path(path)
-    points, normals, colours, triangles = mesh(boxes)
-    if not len(triangles) or path.suffix != ".glb":
-        raise SizeError(f"{path} was asked for with {len(triangles)} triangles; give a name in .glb, and a box or more")
-    blobs = [array.tobytes() for array in (triangles.reshape(-1), points, normals, colours)]
-    starts = np.cumsum([0, *map(len, blobs)])
-    accessor = {"componentType": 5126, "count": len(points), "type": "VEC3"}
-    edges = {"min": points.min(0).tolist(), "max": points.max(0).tolist()}
-    document = {
-        "asset": {"version": "2.0", "generator": "pixelpolicy"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [
-            {"primitives": [{"attributes": {"POSITION": 1, "NORMAL": 2, "COLOR_0": 3}, "indices": 0, "material": 0}]}
-        ],
-        "materials": [{"pbrMetallicRoughness": {"metallicFactor": 0, "roughnessFactor": 0.9}}],
-        "accessors": [
-            {"bufferView": 0, "componentType": 5125, "count": triangles.size, "type": "SCALAR"},
-            {"bufferView": 1, **accessor, **edges},
-            {"bufferView": 2, **accessor},
-            {"bufferView": 3, **accessor},
-        ],
-        "bufferViews": [
-            {"buffer": 0, "byteOffset": int(start), "byteLength": len(blob), "target": 34963 if i == 0 else 34962}
-            for i, (start, blob) in enumerate(zip(starts, blobs, strict=False))
-        ],
-        "buffers": [{"byteLength": int(starts[-1])}],
-    }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    data = b"".join(blobs)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
-    content = struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
-    return path

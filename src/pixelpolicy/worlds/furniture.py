@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from pixelpolicy.errors import PromptError
 from pixelpolicy.worlds import boxes as solids
-from pixelpolicy.worlds.boxes import CENTRE, CHANNELS, COLOUR, HALF, render, save_mesh  # noqa: F401
+from pixelpolicy.worlds.boxes import CENTRE, CHANNELS, COLOUR, HALF
 
 BOXES = 12
 KINDS = ("chair", "table", "lamp", "shelf")
