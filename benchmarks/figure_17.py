@@ -85,20 +85,21 @@ def results() -> str:
     if not runs:
         return "*The lab has not been recorded in this copy: `pixelpolicy run 17`.*\n"
     lines = ["| | base | after training | clean |", "|---|---|---|---|"]
-    for key, name in (("accuracy", "accuracy"), ("skate", "foot-skate, m a frame"), ("swing", "swing of the legs, m"),
-                      ("diversity", "diversity")):  # fmt: skip
+    rows = {"accuracy": "accuracy", "grounded": "lower foot on the ground", "skate": "foot-skate, m a frame"}
+    for key, name in (rows | {"swing": "swing of the legs, m", "diversity": "diversity"}).items():
         cells = [spread([run[key][when] for run in runs]) for when in ("before", "after", "clean")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for count in ("1", "4", "12"):
         lines.append(f"| *base, best of {count}* | *{spread([run['best_of_n'][count] for run in runs])}* | | |")
     seconds = spread([run["training_cpu_seconds"] for run in runs], 0)
-    glide = {key: spread([run["moonwalk"][key] for run in runs]) for key in ("accuracy", "swing", "skate")}
+    glide = {key: spread([run["moonwalk"][key] for run in runs]) for key in ("accuracy", "swing", "skate", "grounded")}
     seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
     return (
         "\n".join(lines) + f"\n\nLab 17, {seeds}: {seconds} CPU seconds of training close "
         f"{spread([run['gap_closed'] for run in runs], 2)} of the gap between the base and clean motions. Trained for "
         f"smoothness and progress instead, the base ends at a swing of {glide['swing']} m, an accuracy of "
-        f"{glide['accuracy']} and a foot-skate of {glide['skate']} m.\n"
+        f"{glide['accuracy']} and a foot-skate of {glide['skate']} m, with the lower foot on the ground in a share of "
+        f"{glide['grounded']} of the motions.\n"
     )
 
 

@@ -587,14 +587,14 @@ if real_model():
 # %%
 change = {
     key: {"before": before_scores[key], "after": after_scores[key], "clean": clean_scores[key]}
-    for key in ("accuracy", "skate", "swing", "diversity")
+    for key in ("accuracy", "grounded", "skate", "swing", "diversity")
 }
 record = write_record(
     "17-four-d",
     ({"rehearsal": int(rehearsing())} if real_model() else {})
     | {name: {key: float(np.nan_to_num(value)) for key, value in scores.items()} for name, scores in change.items()}
     | {"gap_closed": float(gap), "training_cpu_seconds": training.cpu_seconds}
-    | {"moonwalk": {key: float(np.nan_to_num(hack_scores[key])) for key in ("accuracy", "skate", "swing")}}
+    | {"moonwalk": {key: float(np.nan_to_num(hack_scores[key])) for key in ("accuracy", "grounded", "skate", "swing")}}
     | {"moonwalk_reward": {"before": hacked[0]["reward"], "after": hacked[-1]["reward"]}}
     | {"best_of_n": {str(count): accuracy for count, accuracy in best.items()}},
     seed=seed(),
