@@ -25,7 +25,7 @@ from pixelpolicy.worlds import shapes
 
 NAME = "19-open-problems-overoptimisation"
 PAIRS, HELD_OUT, MEMBERS = 200, 300, 5
-ITERATIONS, EVERY, RATE = 84, 6, 3e-4
+ITERATIONS, EVERY, RATE = 144, 6, 3e-4
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 

@@ -10,14 +10,15 @@ from typing import Any
 
 from pixelpolicy.course.results import read_benchmark
 
-HEADLINES = {
-    "cartpole_greedy_return": "greedy return on CartPole, of 500",
-    "pendulum_greedy_return": "greedy return on Pendulum",
-    "accuracy": "accuracy",
-    "accuracy_held_out": "accuracy, held-out prompts",
-    "diversity": "diversity",
+HEADLINES = {  # a metric in words, and the metric of diversity that belongs beside it
+    "cartpole_greedy_return": ("greedy return on CartPole, of 500", ""),
+    "pendulum_greedy_return": ("greedy return on Pendulum", ""),
+    "accuracy": ("accuracy", "diversity"),
+    "accuracy_held_out": ("accuracy, held-out prompts", ""),
+    "painter_removed": ("share of the error that a painter removes", ""),
+    "schedule_accuracy": ("accuracy in four steps", "schedule_diversity"),
 }
-LABELS = HEADLINES | {
+LABELS = {key: words for key, (words, _) in HEADLINES.items()} | {
     "best_of_n": "accuracy, base, best of",
     "dense": "dense reward",
     "kl_nats": "KL to the base, nats",
@@ -35,15 +36,15 @@ keeping the best: what the same picture costs without training. No GPU has timed
 
 
 def overview(root: Path) -> str:
-    """One row for each headline metric of each benchmark, as a Markdown table."""
-    lines = ["| run | seeds | measured | before | after | CPU minutes |", "|---|---|---|---|---|---|"]
+    """One row for each headline metric of each benchmark that compares no methods, as a Markdown table."""
+    lines = ["| run | seeds | measured | before | after | diversity | CPU minutes |", "|---|---|---|---|---|---|---|"]
     for heading, runs in _groups(root):
         minutes = _spread([run["cpu_seconds"] / 60 for run in runs], "{:.1f}")
-        for key, label in HEADLINES.items():
-            before, after = _values(runs, key, "before"), _values(runs, key, "after")
-            if before and after:
-                cells = heading, len(runs), label, _numbers(before), _numbers(after), minutes
-                lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+        for key, (label, diversity) in HEADLINES.items():
+            before, after = _change(runs, key)
+            if before and after and "method" not in runs[0]:
+                kept = " → ".join(filter(None, _change(runs, diversity)))
+                lines.append(f"| {heading} | {len(runs)} | {label} | {before} | {after} | {kept} | {minutes} |")
     return "\n".join(lines) + "\n"
 
 
@@ -103,8 +104,7 @@ def _all_metrics(runs: list[dict[str, Any]]) -> str:
     once = [name for name in names if name[:-1] not in changed]
     lines = ["| measured | before | after |", "|---|---|---|"] if changed else []
     for name in changed:
-        cells = (_numbers(_values(runs, *name, when)) for when in ("before", "after"))
-        lines.append(f"| {_label(name)} | {' | '.join(cells)} |")
+        lines.append(f"| {_label(name)} | {' | '.join(_change(runs, *name))} |")
     lines += ["", "| measured | value |", "|---|---|"] if once else []
     lines += [f"| {_label(name)} | {_numbers(_values(runs, *name))} |" for name in once]
     return "\n".join(lines) + "\n"
@@ -121,6 +121,11 @@ def _leaves(value: Any, name: tuple[str, ...] = ()) -> dict[tuple[str, ...], flo
 def _values(runs: list[dict[str, Any]], *name: str) -> list[float]:
     """A metric's numbers over the runs that have it."""
     return [leaves[name] for run in runs if name in (leaves := _leaves(run["metrics"]))]
+
+
+def _change(runs: list[dict[str, Any]], *name: str) -> tuple[str, str]:
+    """A metric before and after, in words."""
+    return _numbers(_values(runs, *name, "before")), _numbers(_values(runs, *name, "after"))
 
 
 def _label(name: tuple[str, ...]) -> str:
