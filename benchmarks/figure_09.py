@@ -20,7 +20,7 @@ from pixelpolicy.course import recorded
 from pixelpolicy.course.results import read_benchmark
 from pixelpolicy.finetune import DDPO, GRPOConfig, Loop, LoopConfig
 from pixelpolicy.finetune.reward_weighted import best_of_group, exponential
-from pixelpolicy.generators import load
+from pixelpolicy.generators import evaluate, load
 from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.policies import DenoisingPolicy, ddim_eta
 from pixelpolicy.rewards import jpeg_compressibility, jpeg_incompressibility, shapes_dense
@@ -199,7 +199,7 @@ def comparison() -> viz.Picture | None:
         axis.plot(x, values.mean(0), STYLES[method], color=METHODS[method], linewidth=1.8, label=method.upper())
         axis.fill_between(x, values.min(0), values.max(0), color=METHODS[method], alpha=0.18, linewidth=0)
         ends.append(f"{method.upper()} {values[:, -1].mean():.2f}")
-    start = runs[0]["metrics"]["accuracy"]["before"]
+    start = evaluate(load("shapes"), "validation", per_kind=64)["accuracy"]
     axis.axhline(start, color="#777777", linestyle=(0, (5, 2)), linewidth=1.2, label="base")
     axis.set(xlabel="iteration of 192 pictures", ylabel="strict accuracy (validation)")
     axis.legend(frameon=False, fontsize=8)

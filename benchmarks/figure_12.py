@@ -17,7 +17,7 @@ from torch import Tensor
 from pixelpolicy import viz
 from pixelpolicy.course import recorded
 from pixelpolicy.course.results import read_benchmark
-from pixelpolicy.generators import load
+from pixelpolicy.generators import evaluate, load
 from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.policies import DenoisingPolicy, cps, dance_sde, flow_sde, ode
 from pixelpolicy.rl import group_advantages
@@ -215,8 +215,8 @@ def samplers(base: ImageGenerator, per_kind: int) -> viz.Picture:
 # The recorded long run -------------------------------------------------------------------------------------------
 
 
-def long_run() -> viz.Picture:
-    runs = recorded.records("12-grpo-long")
+def long_run(base: ImageGenerator) -> viz.Picture:
+    runs, untouched = recorded.records("12-grpo-long"), evaluate(base, "validation", per_kind=64)
     figure, panels = axes(3, width=9.6)
     keys = {"accuracy": "strict accuracy", "diversity": "diversity", "kl": "KL to the base, nats a dimension"}
     for style, run in zip(("-", "--", ":", "-."), runs, strict=False):
@@ -233,7 +233,7 @@ def long_run() -> viz.Picture:
             axis.set(xlabel="iteration", title=title)
             axis.title.set_fontsize(9)
     for axis, key in zip(panels[:2], ("accuracy", "diversity"), strict=True):
-        axis.axhline(runs[0]["metrics"][key]["before"], color="#777777", linestyle=(0, (5, 2)), label="base")
+        axis.axhline(untouched[key], color="#777777", linestyle=(0, (5, 2)), label="base")
     best = read_benchmark(ROOT / "benchmarks" / "12-grpo.json")[0]["metrics"]["best_of_n"]
     panels[0].axhline(best["4"], color=viz.COLOURS["best-of-n"], linestyle=(0, (1, 2)), label="base, best of 4")
     panels[0].legend(frameon=False, fontsize=8, loc="center right")
@@ -278,7 +278,7 @@ def main() -> None:
     base = load("shapes")
     CHAPTER.place(advantages(), "12-advantages")
     CHAPTER.place(marginals(), "12-marginals")
-    CHAPTER.place(long_run(), "12-long-run")
+    CHAPTER.place(long_run(base), "12-long-run")
     CHAPTER.place(before_after(base), "12-before-after")
     CHAPTER.place(samplers(base, asked.per_kind), "12-samplers")
 
