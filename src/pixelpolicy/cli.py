@@ -31,6 +31,7 @@ LAB_START_SECONDS = 120
 # The recipe of each base: a module with `recipe_of`, `pretrain` and `publish`.
 BASES = {
     "shapes": "pixelpolicy.generators.pretrain",
+    "shapes-tokens": "pixelpolicy.generators.pretrain_picture_tokens",
     "bounce": "pixelpolicy.generators.pretrain_bounce",
     "furniture": "pixelpolicy.generators.pretrain_tokens",
     "walker": "pixelpolicy.generators.pretrain_tokens",

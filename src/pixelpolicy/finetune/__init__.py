@@ -23,6 +23,7 @@ from pixelpolicy.finetune.reward_gradient import (
 )
 from pixelpolicy.finetune.reward_weighted import RewardWeighted, RewardWeightedConfig
 from pixelpolicy.finetune.schedule import Schedule, ScheduleConfig, ScheduleSearch
+from pixelpolicy.finetune.token_grpo import TokenGRPO
 
 __all__ = [
     "AWM",
@@ -46,6 +47,7 @@ __all__ = [
     "Schedule",
     "ScheduleConfig",
     "ScheduleSearch",
+    "TokenGRPO",
     "Window",
     "awm_loss",
     "best_and_worst",

@@ -7,11 +7,9 @@ are float16 on disk and float32 once loaded.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pixelpolicy.errors import CheckpointError
-from pixelpolicy.generators.flow import FlowGenerator
+from pixelpolicy.generators.flow import FlowGenerator, Parts
 from pixelpolicy.generators.image import ImageGenerator
+from pixelpolicy.generators.picture_tokens import PictureTokenGenerator
 from pixelpolicy.generators.tokens import TokenGenerator
 from pixelpolicy.generators.video import VideoGenerator
+from pixelpolicy.quiet import quiet
 from pixelpolicy.verified import (
     CHECKPOINTS,
     MANIFEST,
@@ -38,12 +38,17 @@ from pixelpolicy.verified import (
     written_whole,
 )  # fmt: skip
 
-KINDS: dict[str, type[FlowGenerator]] = {"image": ImageGenerator, "tokens": TokenGenerator, "video": VideoGenerator}
+KINDS: dict[str, type[Parts]] = {
+    "image": ImageGenerator,
+    "tokens": TokenGenerator,
+    "video": VideoGenerator,
+    "picture-tokens": PictureTokenGenerator,
+}
 KIND = "generator.json"
-G = TypeVar("G", bound=FlowGenerator)
+G = TypeVar("G", bound=Parts)
 
 
-def save(generator: FlowGenerator, folder: Path, card: str) -> None:
+def save(generator: Parts, folder: Path, card: str) -> None:
     """Write a checkpoint folder with ``card`` as its README.md; a checkpoint already there is replaced at the end.
 
     Raises `CheckpointError`, with nothing changed on disk, where a weight is not finite in float16, where the folder
@@ -60,8 +65,9 @@ def save(generator: FlowGenerator, folder: Path, card: str) -> None:
     needed = sum(_check_finite(module.state_dict(), name) for name, module in modules.items())
     with written_whole(folder, needed=needed) as (part,):
         part.mkdir(parents=True)
-        for name in generator.parts():
-            modules.get(name, getattr(generator, name)).save_pretrained(part / name)
+        with quiet():
+            for name in generator.parts():
+                modules.get(name, getattr(generator, name)).save_pretrained(part / name)
         if (kind := _kind_of(generator)) != "image":
             write_text(part / KIND, json.dumps({"kind": kind}) + "\n")
         for path in part.glob("*/*config.json"):
@@ -72,7 +78,7 @@ def save(generator: FlowGenerator, folder: Path, card: str) -> None:
         write_manifest(part)
 
 
-def load(name_or_path: str | Path, *, verify: bool = True) -> FlowGenerator:
+def load(name_or_path: str | Path, *, verify: bool = True) -> FlowGenerator | PictureTokenGenerator:
     """Load a checkpoint in float32, in evaluation mode and without gradients.
 
     A plain word names a checkpoint of the package; a `Path`, or a text with a separator, is a folder. Raises
@@ -82,7 +88,7 @@ def load(name_or_path: str | Path, *, verify: bool = True) -> FlowGenerator:
     if verify:
         check(folder)
     try:
-        with _quiet():
+        with quiet():
             generator = _class_of(folder).from_pretrained(folder)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError, StopIteration) as error:
         raise CheckpointError(f"the checkpoint {folder} could not be loaded ({error}). {remedy(folder)}") from error
@@ -100,11 +106,11 @@ def check(folder: Path) -> None:
         raise CheckpointError(f"{manifest} lists no file of {', '.join(absent)}. {remedy(manifest)}")
 
 
-def _kind_of(generator: FlowGenerator) -> str:
+def _kind_of(generator: Parts) -> str:
     return next(kind for kind, known in KINDS.items() if type(generator) is known)
 
 
-def _class_of(folder: Path) -> type[FlowGenerator]:
+def _class_of(folder: Path) -> type[Parts]:
     """What a checkpoint holds: an image generator where its folder does not say."""
     path = folder / KIND
     try:
@@ -125,7 +131,7 @@ def difference(tuned: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, T
     return {name: value for name, value in changed.items() if value.any()}
 
 
-def save_weights(module_state: dict[str, Tensor], path: Path, *, base: FlowGenerator | None = None) -> None:
+def save_weights(module_state: dict[str, Tensor], path: Path, *, base: Parts | None = None) -> None:
     """Write tensors, such as a `difference`, to one float16 safetensors file and its check sums to ``path``.json.
 
     With ``base`` the file remembers which generator it belongs to. Raises `CheckpointError` as `save` does.
@@ -171,7 +177,7 @@ def apply_difference(generator: G, path: Path, alpha: float = 1.0) -> G:
     return generator
 
 
-def fingerprint(generator: FlowGenerator) -> str:
+def fingerprint(generator: Parts) -> str:
     """A check sum of the parts that fine-tuning leaves alone, the same before saving and after loading."""
     digest = hashlib.sha256()
     for part in sorted(generator.modules.keys() - {"transformer"}, reverse=True):
@@ -233,16 +239,3 @@ def _check_finite(state: dict[str, Tensor], where: str) -> int:
                 f"Training diverged: go back to an earlier state, with a lower learning rate."
             )
     return sum(value.numel() * value.element_size() for value in state.values())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep diffusers' advice to itself while a checkpoint loads."""
-    from diffusers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

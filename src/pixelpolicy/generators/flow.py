@@ -68,15 +68,14 @@ class PromptEncoder(nn.Module):
         return encoder
 
 
-@dataclass
-class FlowGenerator:
-    """The parts of a latent text-to-sample model; a class of it adds the part that decodes."""
+class Parts:
+    """What a generator that is a dataclass of parts can do whatever it draws: be loaded, moved, copied to be trained.
 
+    The part that is trained is called ``transformer``. ``OWN`` reads the parts that no class of diffusers reads.
+    """
+
+    OWN: ClassVar[dict[str, Callable[[Path], Any]]] = {}
     transformer: nn.Module
-    scheduler: Any
-    prompt_encoder: PromptEncoder
-
-    OWN: ClassVar[dict[str, Callable[[Path], Any]]] = {"prompt_encoder": PromptEncoder.from_pretrained}
 
     @classmethod
     def parts(cls) -> tuple[str, ...]:
@@ -90,21 +89,8 @@ class FlowGenerator:
         return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
     @property
-    def world(self) -> ModuleType:
-        """The module of `pixelpolicy.worlds` that the generator draws, with its prompts and its verifier."""
-        return self.prompt_encoder.world
-
-    @property
     def device(self) -> torch.device:
         return next(self.transformer.parameters()).device
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Samples in the world's own units; keeps the gradient."""
-        raise NotImplementedError
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
@@ -124,6 +110,30 @@ class FlowGenerator:
     def reference(self) -> Self:
         """The same generator with a transformer of its own that nothing trains."""
         return replace(self, transformer=copy.deepcopy(self.transformer).requires_grad_(False))
+
+
+@dataclass
+class FlowGenerator(Parts):
+    """The parts of a latent text-to-sample model; a class of it adds the part that decodes."""
+
+    transformer: nn.Module
+    scheduler: Any
+    prompt_encoder: PromptEncoder
+
+    OWN: ClassVar[dict[str, Callable[[Path], Any]]] = {"prompt_encoder": PromptEncoder.from_pretrained}
+
+    @property
+    def world(self) -> ModuleType:
+        """The module of `pixelpolicy.worlds` that the generator draws, with its prompts and its verifier."""
+        return self.prompt_encoder.world
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Samples in the world's own units; keeps the gradient."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> tuple[Float[Tensor, "batch words width"], Float[Tensor, "batch width"]]:

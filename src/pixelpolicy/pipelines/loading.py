@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from pixelpolicy.errors import CheckpointError
-from pixelpolicy.pipelines.quiet import quiet
 from pixelpolicy.profiles import rehearsing
+from pixelpolicy.quiet import quiet
 
 Generator = TypeVar("Generator")
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from pixelpolicy.pipelines.clip import clip_tokenizer, tiny_clip
-from pixelpolicy.pipelines.quiet import quiet
 from pixelpolicy.pipelines.sd3_config import PUBLISHED, modules
 from pixelpolicy.pipelines.t5 import t5_tokenizer, t5_vocabulary
+from pixelpolicy.quiet import quiet
 
 
 def twin(folder: str | Path, *, width: int = 64, layers: int = 2, picture: int = 64, seed: int = 0) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from pixelpolicy.pipelines.clip import clip_tokenizer, tiny_clip
-from pixelpolicy.pipelines.quiet import quiet
 from pixelpolicy.pipelines.shap_e_config import PUBLISHED, modules
+from pixelpolicy.quiet import quiet
 
 
 def twin(folder: str | Path, *, width: int = 32, layers: int = 2, seed: int = 0) -> Path:

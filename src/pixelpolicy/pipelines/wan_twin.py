@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from pixelpolicy.pipelines.quiet import quiet
 from pixelpolicy.pipelines.t5 import t5_tokenizer, t5_vocabulary
 from pixelpolicy.pipelines.wan_config import PUBLISHED, modules
+from pixelpolicy.quiet import quiet
 
 
 def twin(folder: str | Path, *, width: int = 48, layers: int = 2, seed: int = 0) -> Path:

@@ -3,6 +3,7 @@
 from pixelpolicy.rewards.colour import prompt_colours, redness
 from pixelpolicy.rewards.compressibility import jpeg_compressibility, jpeg_incompressibility
 from pixelpolicy.rewards.image_text import held_out_emoji, image_text_alignment, known_prompts
+from pixelpolicy.rewards.layout import layout_agreement, of_pictures
 from pixelpolicy.rewards.learned import RewardNetwork, fit_pairs, fit_scores, learned_proxy, learned_reward
 from pixelpolicy.rewards.multiview import (
     MultiViewNetwork,
@@ -34,9 +35,11 @@ __all__ = [
     "jpeg_compressibility",
     "jpeg_incompressibility",
     "known_prompts",
+    "layout_agreement",
     "learned_proxy",
     "learned_reward",
     "multiview_reward",
+    "of_pictures",
     "prompt_colours",
     "redness",
     "second_text_rendering",

@@ -17,6 +17,7 @@ from pixelpolicy.rl.preferences import bradley_terry_loss, dpo_loss
 from pixelpolicy.rl.records import Policy, Rollout
 from pixelpolicy.rl.returns import discounted_returns, gae
 from pixelpolicy.rl.reward import Reward
+from pixelpolicy.rl.tokens import token_advantages, token_kl, token_log_probs
 
 __all__ = [
     "CONVENTIONS",
@@ -47,5 +48,8 @@ __all__ = [
     "reward_weights",
     "tilted",
     "tilted_mixture",
+    "token_advantages",
+    "token_kl",
+    "token_log_probs",
     "zero_variance_groups",
 ]
