@@ -4,6 +4,7 @@ from pixelpolicy.finetune.ddpo import DDPO, DPOK, PromptStatistics
 from pixelpolicy.finetune.distillation import DistillationConfig, distill
 from pixelpolicy.finetune.forward_process import AWM, DiffusionNFT, ForwardProcessConfig, awm_loss, nft_loss
 from pixelpolicy.finetune.grpo import GRPO, GRPOConfig, random_steps, window_steps
+from pixelpolicy.finetune.kto import DiffusionKTO, Labelled, above_the_group
 from pixelpolicy.finetune.loop import Loop, LoopConfig
 from pixelpolicy.finetune.preference import (
     DiffusionDPO,
@@ -13,6 +14,7 @@ from pixelpolicy.finetune.preference import (
     d3po_loss,
     diffusion_dpo_loss,
     diffusion_kto_loss,
+    spo_loss,
 )
 from pixelpolicy.finetune.reward_gradient import (
     RewardGradient,
@@ -23,18 +25,22 @@ from pixelpolicy.finetune.reward_gradient import (
 )
 from pixelpolicy.finetune.reward_weighted import RewardWeighted, RewardWeightedConfig
 from pixelpolicy.finetune.schedule import Schedule, ScheduleConfig, ScheduleSearch
+from pixelpolicy.finetune.step_aware import D3PO, SPO, StepPreferenceConfig, best_and_worst_candidates, judge_by_leap
 from pixelpolicy.finetune.token_grpo import TokenGRPO
 
 __all__ = [
     "AWM",
+    "D3PO",
     "DDPO",
     "DPOK",
     "DiffusionDPO",
+    "DiffusionKTO",
     "DiffusionNFT",
     "DistillationConfig",
     "ForwardProcessConfig",
     "GRPO",
     "GRPOConfig",
+    "Labelled",
     "Loop",
     "LoopConfig",
     "Pairs",
@@ -44,20 +50,26 @@ __all__ = [
     "RewardGradientConfig",
     "RewardWeighted",
     "RewardWeightedConfig",
+    "SPO",
     "Schedule",
     "ScheduleConfig",
     "ScheduleSearch",
+    "StepPreferenceConfig",
     "TokenGRPO",
     "Window",
+    "above_the_group",
     "awm_loss",
     "best_and_worst",
+    "best_and_worst_candidates",
     "d3po_loss",
     "diffusion_dpo_loss",
     "diffusion_kto_loss",
     "distill",
+    "judge_by_leap",
     "last_steps",
     "nft_loss",
     "one_leap",
     "random_steps",
+    "spo_loss",
     "window_steps",
 ]

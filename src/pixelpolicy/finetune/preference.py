@@ -1,5 +1,6 @@
 """Learning from pairs: Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908) for flows, and the losses of its relatives
-D3PO (Yang et al. 2023, arXiv 2311.13231), Diffusion-KTO (Li et al. 2024, arXiv 2404.04465) and SPO (arXiv 2406.04314).
+D3PO (Yang et al. 2023, arXiv 2311.13231), SPO (Liang et al. 2024, arXiv 2406.04314) and Diffusion-KTO (Li et al. 2024,
+arXiv 2404.04465), whose algorithms are in `step_aware` and `kto`.
 
 A diffusion model has no likelihood to compare at hand. Its matching error takes the place of minus the logarithm.
 """
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -63,13 +66,16 @@ def d3po_loss(
 ) -> Float[Tensor, ""]:
     """D3PO: DPO on single denoising steps, ``mean -log sigmoid(beta [log clip(rho_w) - log clip(rho_l)])``.
 
-    ``rho = exp(log_prob - old)`` is bounded to ``1 +- clip_range``, and so is the loss: to [0.6832, 0.7032] as
-    published. Outside the bounds there is no gradient at all, on either side. SPO has the same form with ``beta=10``,
-    on pairs of steps that leave from one state.
+    ``rho = exp(log_prob - old)``, where ``old`` are the base's log-probabilities, is bounded to ``1 +- clip_range``,
+    and so is the loss: to [0.6832, 0.7032] as published. Outside the bounds there is no gradient at all, on either
+    side. SPO has the same form with ``beta=10`` (`spo_loss`), on pairs of steps that leave from one state.
     """
     low, high = np.log1p([-clip_range, clip_range]).tolist()
     won, lost = (log_probs_winner - old_winner).clamp(low, high), (log_probs_loser - old_loser).clamp(low, high)
     return dpo_loss(won, lost, torch.zeros_like(won), torch.zeros_like(lost), beta)
+
+
+spo_loss = partial(d3po_loss, beta=10.0)
 
 
 def diffusion_kto_loss(
@@ -162,6 +168,37 @@ def repeated(pairs: Pairs, count: int) -> Pairs:
     return pairs.select(torch.arange(count) % len(pairs))
 
 
+class Drawn(NamedTuple):
+    """Groups of samples of a whole batch, with their rewards and final latents."""
+
+    prompts: list[str]
+    groups: Int[Tensor, "batch"]
+    rewards: Float[Tensor, "batch"]
+    latents: Float[Tensor, "batch ..."]
+
+
+def sample_groups(
+    policy: DenoisingPolicy,
+    reward: Reward,
+    draw_prompts: Callable[[int, np.random.Generator], list[str]],
+    config: BatchConfig,
+    rng: np.random.Generator,
+    iteration: int,
+) -> tuple[Drawn, dict[str, float]]:
+    """A batch of the policy's own samples, put together of what each process drew, and metrics of its rewards."""
+    prompts, groups = grouped(draw_prompts(config.prompts_per_iteration, rng), config.group_size)
+    seeds = torch.from_numpy(rng.integers(2**62, size=len(prompts)))
+    division = Division(config, policy.micro_batch, iteration)
+    mine = division.mine
+    rollout = policy.rollout([prompts[row] for row in mine], seeds=seeds[mine])
+    rewards, components = division.judge(reward, rollout)
+    latents = torch.zeros(len(prompts), *rollout.states.shape[2:])
+    latents[mine] = pictures_of(rollout).float()
+    metrics = {"reward": rewards.mean().item()}
+    metrics |= {f"reward/{name}": value.mean().item() for name, value in components.items()}
+    return Drawn(prompts, groups, rewards, total(latents)), metrics
+
+
 # The algorithm --------------------------------------------------------------------------------------------------------
 
 
@@ -228,20 +265,10 @@ class DiffusionDPO:
         return self.pairs.select(torch.from_numpy(rng.choice(len(self.pairs), count, replace=False)))
 
     def _online(self, rng: np.random.Generator, iteration: int) -> tuple[Pairs, dict[str, float]]:
-        config = self.config
-        prompts, groups = grouped(self.draw_prompts(config.prompts_per_iteration, rng), config.group_size)
-        seeds = torch.from_numpy(rng.integers(2**62, size=len(prompts)))
-        division = Division(config, self.policy.micro_batch, iteration)
-        mine = division.mine
-        rollout = self.policy.rollout([prompts[row] for row in mine], seeds=seeds[mine])
-        rewards, components = division.judge(self.reward, rollout)
-        latents = torch.zeros(len(prompts), *rollout.states.shape[2:])
-        latents[mine] = pictures_of(rollout).float()
-        latents = total(latents)  # the two of a pair may have been sampled by two processes
-        best, worst = self.choose(rewards, groups)
-        metrics = {"reward": rewards.mean().item(), "pairs": float(len(best))}
-        metrics |= {f"reward/{name}": value.mean().item() for name, value in components.items()}
-        return Pairs([prompts[row] for row in best], latents[best], latents[worst]), metrics
+        drawn, metrics = sample_groups(self.policy, self.reward, self.draw_prompts, self.config, rng, iteration)
+        best, worst = self.choose(drawn.rewards, drawn.groups)
+        pairs = Pairs([drawn.prompts[row] for row in best], drawn.latents[best], drawn.latents[worst])
+        return pairs, metrics | {"pairs": float(len(best))}
 
     def minibatches(self, experience, iteration: int) -> Iterator[list[Callable]]:
         """The pairs in ``config.minibatches`` parts, ``config.noise_draws`` times over; none where all groups tie."""
