@@ -25,6 +25,7 @@ from pixelpolicy.finetune.reward_gradient import (
 )
 from pixelpolicy.finetune.reward_weighted import RewardWeighted, RewardWeightedConfig
 from pixelpolicy.finetune.schedule import Schedule, ScheduleConfig, ScheduleSearch
+from pixelpolicy.finetune.search import Found, Pool, draw_pool, optimise_noise, steer
 from pixelpolicy.finetune.step_aware import D3PO, SPO, StepPreferenceConfig, best_and_worst_candidates, judge_by_leap
 from pixelpolicy.finetune.token_grpo import TokenGRPO
 
@@ -38,12 +39,14 @@ __all__ = [
     "DiffusionNFT",
     "DistillationConfig",
     "ForwardProcessConfig",
+    "Found",
     "GRPO",
     "GRPOConfig",
     "Labelled",
     "Loop",
     "LoopConfig",
     "Pairs",
+    "Pool",
     "PreferenceConfig",
     "PromptStatistics",
     "RewardGradient",
@@ -65,11 +68,14 @@ __all__ = [
     "diffusion_dpo_loss",
     "diffusion_kto_loss",
     "distill",
+    "draw_pool",
     "judge_by_leap",
     "last_steps",
     "nft_loss",
     "one_leap",
+    "optimise_noise",
     "random_steps",
     "spo_loss",
+    "steer",
     "window_steps",
 ]
