@@ -105,3 +105,16 @@ def test_one_frame_alone_has_a_likeness():
     clips, texts = clips_of(count=6)
     per_frame = torch.stack([physics.likeness()(clips[:, i : i + 1], texts) for i in range(bounce.FRAMES)], 1)
     torch.testing.assert_close(per_frame.mean(1), physics.likeness()(clips, texts))
+
+
+def test_grain_does_not_make_the_object_that_is_drawn_larger():
+    """Following its gradient from a grainy clip leaves the mass where it was."""
+    clips, texts = clips_of(count=12)
+    before = bounce.measure(clips.numpy(), texts)["mass"]
+    clips = clips + 0.1 * torch.randn(clips.shape, generator=torch.Generator().manual_seed(0))
+    for _ in range(40):
+        clips.requires_grad_()
+        (gradient,) = torch.autograd.grad(physics.likeness()(clips, texts).sum(), clips)
+        clips = (clips + 20 * gradient).detach()
+    after = bounce.measure(clips.clamp(-1, 1).numpy(), texts)["mass"]
+    assert after == pytest.approx(before, rel=0.05)

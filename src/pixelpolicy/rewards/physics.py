@@ -16,6 +16,7 @@ from pixelpolicy.rl.reward import Reward
 from pixelpolicy.worlds import bounce
 
 FAINT = 0.12  # an RGB distance from the stage below which a pixel weighs nothing
+SIZE_KEPT = 0.9  # share of an object's difference from the middle radius that `likeness` grants it
 SPEED_WANTED = 0.8  # sideways, pixels a frame; what goes up or down should have less than a quarter of it
 
 
@@ -49,7 +50,8 @@ def likeness() -> Reward:
 
     Any number of frames will do, one for instance (VADER). The mean over frames of ``exp(-2 e)``, where e is the
     squared distance to a drawing of that object at the tracked centre, as a share of what the drawing adds to the
-    empty stage.
+    empty stage. It is drawn with the object's own radius, pulled a little towards the middle of the world's: otherwise
+    each error of its measurement would be the next one's goal, and objects would grow from step to step.
     """
     return Reward("likeness", _likeness, differentiable=True)
 
@@ -149,8 +151,10 @@ def _likeness(clips: Tensor, prompts: list[str]) -> Float[Tensor, "batch"]:
     difference = (clips + 1) / 2 - stage
     with torch.no_grad():  # where to draw it, and how large
         place = centres(cover(clips))
-        mass = ((difference * contrast).sum(2) / contrast.square().sum(2)).clamp(0, 1).sum((-2, -1))
-        radius = (mass / math.pi).sqrt().clamp(*bounce.RADIUS_RANGE)
+        # no pixel is clamped: a faint halo, here too bright and there too dark, must not make the object larger
+        mass = ((difference * contrast).sum(2) / contrast.square().sum(2)).sum((-2, -1)).clamp_min(0)
+        middle = sum(bounce.RADIUS_RANGE) / 2
+        radius = middle + SIZE_KEPT * ((mass / math.pi).sqrt().clamp(*bounce.RADIUS_RANGE) - middle)
         drawn = clips.new_empty(clips.shape[:2] + clips.shape[3:])
         for shape in bounce.SHAPES:
             rows = [i for i, a in enumerate(asked) if a.shape == shape]
