@@ -90,7 +90,17 @@ def test_what_a_chapter_cites_is_in_the_bibliography(path, root):
 
 
 @pytest.mark.parametrize(
-    "name", ["08-rewards", "09-ddpo", "10-reward-gradient", "12-grpo", "16-three-d", "17-four-d", "18-structure"]
+    "name",
+    [
+        "08-rewards",
+        "09-ddpo",
+        "10-reward-gradient",
+        "12-grpo",
+        "13-forward-process",
+        "16-three-d",
+        "17-four-d",
+        "18-structure",
+    ],
 )
 def test_a_chapter_shows_the_results_of_the_records(root, monkeypatch, name):
     """Also where there are no records yet: it then says so."""

@@ -193,8 +193,8 @@ def optimise_noise(
     *,
     seeds: Int[Tensor, "prompts"],
     iterations: int = 10,
-    learning_rate: float = 5.0,
-    gaussian_weight: float = 1.0,
+    learning_rate: float = 40.0,
+    gaussian_weight: float = 3.0,
     most: float = 0.1,
     log_density: Callable[[Tensor], Tensor] = noise_log_density,
 ) -> Found:
