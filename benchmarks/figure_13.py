@@ -120,7 +120,7 @@ def brake() -> viz.Picture:
         for label, runs in ends.items()
     )
     return viz.picture(
-        figure, alt=f"Two panels over {rows[-1]['iteration']} iterations, strict accuracy and diversity: {told}."
+        figure, alt=f"Two panels over {rows[-1]['iteration']:.0f} iterations, strict accuracy and diversity: {told}."
     )
 
 
