@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from pixelpolicy.errors import TrainingError
-from pixelpolicy.finetune.distillation import DistillationConfig, distill, distillation_gradient, falling, surrogate
+from pixelpolicy.finetune.distillation import (
+    DistillationConfig,
+    best_gradient,
+    distill,
+    distillation_gradient,
+    falling,
+    surrogate,
+)
 from pixelpolicy.finetune.noising import noised
 from pixelpolicy.rl import Reward
 
@@ -74,3 +81,33 @@ def test_guidance_goes_beyond_the_prompts_mean_and_parameters_may_be_fewer():
 def test_a_reward_without_gradient_is_refused():
     with pytest.raises(TrainingError, match="'hard' has no gradient"):
         distill(Gaussian(), ["a"], torch.zeros(1, 3), reward=Reward("hard", lambda s, p: s[:, 0]))
+
+
+def test_the_best_of_several_noises_pulls_each_object_its_own():
+    stream = torch.Generator().manual_seed(0)
+    x0, x1 = torch.randn(3, 2, 2, generator=stream), torch.randn(4, 3, 2, 2, generator=stream)
+    velocity, sigma = torch.randn(4, 3, 2, 2, generator=stream), torch.tensor([0.2, 0.5, 0.9])
+    values = torch.tensor([[0.0, 5.0, 1.0], [9.0, 5.0, 1.0], [1.0, 0.0, 2.0], [2.0, -1.0, 1.0]])
+    got = best_gradient(x0, x1, sigma, velocity, values)
+    for row, best in enumerate((1, 0, 2)):
+        torch.testing.assert_close(got[row], sigma[row] * (velocity[best, row] - (x1[best, row] - x0[row])))
+
+
+def test_a_reward_without_gradient_picks_among_noises_and_moves_the_object_within_what_the_generator_guesses():
+    hard = Reward("hard", lambda samples, prompts: (samples[:, 0] > 1.2).float() + samples[:, 0].clamp(max=1.2))
+    start, prompts = torch.zeros(8, 3), ["a"] * 8
+    plain, _ = distill(Gaussian(), prompts, start, config=DistillationConfig(steps=150))
+    one, _ = distill(Gaussian(), prompts, start, config=DistillationConfig(steps=150), gradient_of=best_gradient)
+    picked, rows = distill(Gaussian(), prompts, start, reward=hard, config=DistillationConfig(steps=150, tries=4))
+    assert torch.equal(plain, one) and {"pull", "reward"} == set(rows[0])
+    assert 0.1 < (picked[:, 0] - plain[:, 0]).mean() < 2 * SPREAD and (picked[:, 1:] - plain[:, 1:]).abs().mean() < 0.2
+    assert rows[-1]["reward"] > rows[0]["reward"]
+
+
+def test_tries_ask_for_a_reward_and_a_weight_for_a_gradient():
+    hard = Reward("hard", lambda samples, prompts: samples[:, 0])
+    with pytest.raises(TrainingError, match="tries=3 without a reward"):
+        distill(Gaussian(), ["a"], torch.zeros(1, 3), config=DistillationConfig(tries=3))
+    with pytest.raises(TrainingError, match="'hard' has no gradient.*pick among noises"):
+        config = DistillationConfig(tries=3, reward_weight=0.1)
+        distill(Gaussian(), ["a"], torch.zeros(1, 3), reward=hard, config=config)

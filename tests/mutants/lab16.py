@@ -252,6 +252,83 @@ def carve_gap(silhouettes, where):
     return 1 - (silhouettes - again).abs().mean((1, 2))
 
 
+# 16.7
+
+
+def pool_sum(each):
+    return torch.cat([each.sum(1), each.amax(1)], 1)
+
+
+def pool_least(each):
+    return torch.cat([each.mean(1), each.amin(1)], 1)
+
+
+def pool_size(each):
+    largest = each.abs().argmax(1, keepdim=True)
+    return torch.cat([each.mean(1), each.gather(1, largest).squeeze(1)], 1)
+
+
+def pool_added(each):
+    return each.mean(1) + each.amax(1)
+
+
+def pool_other_order(each):
+    return torch.cat([each.max(1).values, each.mean(1)], 1)
+
+
+def pool_features(each):
+    return torch.cat([each.mean(-1), each.amax(-1)], -1)
+
+
+def pool_flat(each):
+    return each.flatten(1)
+
+
+def pool_cut(each):
+    return torch.cat([each.mean(1), each.amax(1)], 1).detach()
+
+
+# 16.8
+
+
+def _pulls(x0, x1, sigma, velocity):
+    level = sigma.view(-1, *[1] * (x0.dim() - 1))
+    return level * (velocity + x0 - x1)
+
+
+def pick_worst(x0, x1, sigma, velocity, values):
+    return _pulls(x0, x1, sigma, velocity)[values.argmin(0), torch.arange(len(x0))].detach()
+
+
+def pick_one_for_all(x0, x1, sigma, velocity, values):
+    return _pulls(x0, x1, sigma, velocity)[values.mean(1).argmax()].detach()
+
+
+def pick_mean(x0, x1, sigma, velocity, values):
+    return _pulls(x0, x1, sigma, velocity).mean(0).detach()
+
+
+def pick_sign(x0, x1, sigma, velocity, values):
+    return -_pulls(x0, x1, sigma, velocity)[values.argmax(0), torch.arange(len(x0))].detach()
+
+
+def pick_unscaled(x0, x1, sigma, velocity, values):
+    return (velocity - (x1 - x0))[values.argmax(0), torch.arange(len(x0))].detach()
+
+
+def pick_moving(x0, x1, sigma, velocity, values):
+    return _pulls(x0, x1, sigma, velocity)[values.argmax(0), torch.arange(len(x0))]
+
+
+def pick_each_with_each(x0, x1, sigma, velocity, values):
+    return _pulls(x0, x1, sigma, velocity)[values.argmax(0)].detach()
+
+
+def pick_one_level(x0, x1, sigma, velocity, values):
+    pulls = sigma.mean() * (velocity - (x1 - x0))
+    return pulls[values.argmax(0), torch.arange(len(x0))].detach()
+
+
 MUTANTS = {
     "16.1": [
         Mutant("radians", tilt_in_radians, "Turn them into degrees"),
@@ -300,5 +377,25 @@ MUTANTS = {
         Mutant("union", carve_union, "what *all* views show"),
         Mutant("mean ray", carve_mean_ray, "the maximum, not the mean"),
         Mutant("gap", carve_gap, "Empty pixels would count"),
+    ],
+    "16.7": [
+        Mutant("sum", pool_sum, "three would not compare with four"),
+        Mutant("least", pool_least, "You take the minimum"),
+        Mutant("size", pool_size, "not of the absolute values"),
+        Mutant("added", pool_added, "joined, not added"),
+        Mutant("other order", pool_other_order, "First the means, then the maxima"),
+        Mutant("features", pool_features, "that is axis 1"),
+        Mutant("flat", pool_flat, "Join mean and maximum along the features"),
+        Mutant("cut", pool_cut, "no gradient comes back to the views"),
+    ],
+    "16.8": [
+        Mutant("worst", pick_worst, "try of least value"),
+        Mutant("one for all", pick_one_for_all, "may fell a lamp"),
+        Mutant("mean", pick_mean, "the reward has no say"),
+        Mutant("sign", pick_sign, "lead away from the guess"),
+        Mutant("unscaled", pick_unscaled, "The factor sigma is missing"),
+        Mutant("moving", pick_moving, "does not differentiate"),
+        Mutant("each with each", pick_each_with_each, "Index the tries and the objects together"),
+        Mutant("one level", pick_one_level, "each has its own noise level"),
     ],
 }

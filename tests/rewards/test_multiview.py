@@ -103,6 +103,16 @@ def test_the_order_of_views_does_not_count_and_the_prompt_does(taught):
         assert (network(views, tokens) - network(views, tokens.flip(0))).abs().max() > 0.1
 
 
+def test_the_views_meet_where_they_are_told_to():
+    torch.manual_seed(0)
+    by_mean = MultiViewNetwork(pool=lambda each: torch.cat([each.mean(1)] * 2, 1))
+    by_default = MultiViewNetwork()
+    by_default.load_state_dict(by_mean.state_dict())
+    views, tokens = torch.randn(2, 4, 3, 24, 24), by_mean.tokens(["a red chair", "a blue lamp"])
+    assert not torch.allclose(by_mean(views, tokens), by_default(views, tokens))
+    torch.testing.assert_close(by_mean(views[:, :1], tokens), by_default(views[:, :1], tokens))
+
+
 def test_the_reward_is_that_of_the_pieces_views_with_a_gradient_to_each_number(taught):
     network, _, held = taught
     reward = multiview_reward(network)

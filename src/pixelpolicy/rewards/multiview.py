@@ -15,7 +15,7 @@ one number, fitted to comparisons by the Bradley-Terry model. `agreement` is the
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,16 +48,22 @@ def views_of(
 # A learned preference -------------------------------------------------------------------------------------------------
 
 
+def pooled(each: Float[Tensor, "batch views features"]) -> Float[Tensor, "batch two_features"]:
+    """The mean over the views and, since one bad side is enough to spoil a piece, the maximum of every feature."""
+    return torch.cat([each.mean(1), each.amax(1)], 1)
+
+
 class MultiViewNetwork(nn.Module):
     """Views ``[batch, views, 3, side, side]`` of one object each, and the words of its prompt, to one number each.
 
     The same convolutions see every view, with its coordinates; the prompt scales and shifts their channels (FiLM, Perez
-    et al. 2018, arXiv 1709.07871). Then the views meet: their mean and, since one bad side is enough to spoil a piece,
-    their maximum over every feature. The order of views does not count.
+    et al. 2018, arXiv 1709.07871). Then the views meet in ``pool``, from features ``[batch, views, 64]`` to
+    ``[batch, 128]``. By `pooled` the order of views does not count, nor how many there are.
     """
 
-    def __init__(self, width: int = 24, text_width: int = 32):
+    def __init__(self, width: int = 24, text_width: int = 32, *, pool: Callable[[Tensor], Tensor] = pooled):
         super().__init__()
+        self.pool = pool
         self.embedding = nn.Embedding(len(furniture.VOCABULARY), text_width)
         self.sentence = nn.Sequential(nn.Linear(furniture.MOST_WORDS * text_width, 64), nn.SiLU())
         channels = (5, width, 2 * width, 2 * width)
@@ -85,7 +91,7 @@ class MultiViewNetwork(nn.Module):
             scale, shift = film(seen)[:, :, None, None].chunk(2, 1)
             x = F.silu(convolution(x) * (1 + scale) + shift)
         each = self.view(x.flatten(1)).unflatten(0, (batch, count))
-        return self.head(torch.cat([each.mean(1), each.amax(1), words], 1)).squeeze(1)
+        return self.head(torch.cat([self.pool(each), words], 1)).squeeze(1)
 
 
 def multiview_reward(network: MultiViewNetwork, name: str = "multi-view") -> Reward:

@@ -572,4 +572,184 @@ CARVE = Exercise(
     ],
 )  # fmt: skip
 
-EXERCISES = [TILT, TOGETHER, SCORE, KEEP, DPO, CARVE]
+# 16.7 Several views, one verdict ----------------------------------------------------------------------------------
+
+
+def _features(seed: int, batch: int, views: int, features: int) -> Tensor:
+    return torch.randn(batch, views, features, generator=_random(70 + seed))
+
+
+POOLED = [
+    (_features(0, 3, 4, 5),),
+    (_features(1, 2, 1, 3),),
+    (_features(2, 1, 6, 2).double() - 3,),  # every number negative
+    (torch.tensor([[[1.0, -2.0], [3.0, -5.0]], [[0.0, 0.5], [0.0, -0.25]]]),),
+]
+TWICE = torch.tensor([[[1.0, 5.0, -2.0], [3.0, -1.0, -4.0]]])
+
+
+def _pooled(each: Tensor, *, middle="mean", worst=max, joined=True, size=False) -> Tensor:
+    rows = []
+    for piece in each:
+        columns = piece.unbind(1)
+        key = (lambda one: abs(one.item())) if size else (lambda one: one.item())
+        total = [sum(column.unbind()) for column in columns]
+        average = [value if middle == "sum" else value / len(piece) for value in total]
+        extreme = [worst(column.unbind(), key=key) for column in columns]
+        rows.append(
+            torch.stack(average + extreme if joined else [a + b for a, b in zip(average, extreme, strict=True)])
+        )
+    return torch.stack(rows)
+
+
+def _per_view(each: Tensor) -> Tensor:
+    """Over the features of each view in place of over the views: the wrong axis."""
+    return torch.cat([each.mean(2), each.amax(2)], 1)
+
+
+def _swapped(each: Tensor) -> Tensor:
+    return torch.cat([each.amax(1), each.mean(1)], 1)
+
+
+def _pooled_values(student) -> None:
+    for given in POOLED:
+        same(student(*given), _pooled(*given))
+
+
+def _pooled_gradients(student) -> None:
+    for given in POOLED[:3]:
+        same_gradient(student, _pooled, given, names=("the features",))
+
+
+def _pooled_order(student) -> None:
+    each = POOLED[0][0]
+    same(student(each[:, [2, 0, 3, 1]]), student(each), what="the same views in another order")
+
+
+def _pooled_count(student) -> None:
+    """A view shown twice tells nothing new."""
+    same(student(TWICE.repeat(1, 3, 1)), student(TWICE), what="the same two views, each shown three times")
+
+
+POOL = Exercise(
+    id="16.7",
+    name="pool_views",
+    points=2,
+    reference=_pooled,
+    forbidden=FORBIDDEN_WORLD,
+    probes=lambda: _double(POOLED[:3]),  # without ties, whose gradient may fall on either
+    properties=[
+        Property("two numbers a feature, whatever the number of views",
+                 lambda student: same([list(student(*given).shape) for given in POOLED],
+                                      [[3, 10], [2, 6], [1, 4], [2, 4]], what="shapes"),
+                 "Join mean and maximum along the features: `torch.cat([...], 1)`."),
+        Property("the order of the views does not count", _pooled_order),
+        Property("views shown again change nothing", _pooled_count,
+                 "A sum grows with the number of views. Take the mean."),
+        Property("first the means, then the maxima", _pooled_values),
+        Property("gradients reach every view by the mean and one view by the maximum", _pooled_gradients,
+                 "Detach nothing, and compute with tensors throughout."),
+    ],
+    mistakes=[
+        Mistake("sum", "A sum grows with the number of views: three would not compare with four. Take the mean.",
+                wrong=lambda e: _pooled(e, middle="sum")),
+        Mistake("least", "You take the minimum. The network finds its own signs; here the maximum is asked for.",
+                wrong=lambda e: _pooled(e, worst=min)),
+        Mistake("size", "Take the maximum as it stands, not of the absolute values: a feature has a sign.",
+                wrong=lambda e: _pooled(e, size=True)),
+        Mistake("added", "Mean and maximum are joined, not added: the head shall weigh them by itself.",
+                wrong=lambda e: _pooled(e, joined=False)),
+        Mistake("other order", "First the means, then the maxima.", wrong=_swapped),
+        Mistake("features", "You go over the features of each view. Go over the views: that is axis 1.",
+                wrong=_per_view),
+        Mistake("cut", "The values are right, but no gradient comes back to the views.",
+                wrong=lambda e: _pooled(e).detach()),
+    ],
+)  # fmt: skip
+
+# 16.8 Distilled, with a choice ------------------------------------------------------------------------------------
+
+
+def _distilled(seed: int, tries: int, batch: int, *shape: int) -> tuple[Tensor, ...]:
+    random = _random(80 + seed)
+    x0, x1 = torch.randn(batch, *shape, generator=random), torch.randn(tries, batch, *shape, generator=random)
+    velocity = torch.randn(tries, batch, *shape, generator=random)
+    sigma = 0.05 + 0.9 * torch.rand(batch, generator=random)
+    return x0, x1, sigma, velocity, torch.randn(tries, batch, generator=random)
+
+
+DISTILLED = [
+    _distilled(0, 3, 4, 2, 3),
+    _distilled(1, 1, 2, 3),  # nothing to choose
+    tuple(t.double() for t in _distilled(2, 5, 3, 12, 10)),
+    tuple(t.double() for t in _distilled(3, 4, 4, 4)),  # as many tries as objects as numbers
+]
+DISTILLED_NAMES = ("the object", "the noise", "the noise level", "the velocity", "the values")
+
+
+def _picked(x0, x1, sigma, velocity, values, *, best=max, own=True, sign=1, scaled=True, mean=False, moving=False):
+    rows = []
+    for n, x in enumerate(x0):
+        scores = [row[n].item() for row in values] if own else [row.sum().item() for row in values]
+        tried = range(len(values)) if mean else [best(range(len(values)), key=scores.__getitem__)]
+        pulls = []
+        for k in tried:
+            state = (1 - sigma[n]) * x + sigma[n] * x1[k, n]
+            guess = state - sigma[n] * velocity[k, n]
+            pulls.append(sign * (x - guess) if scaled else (x - guess) / sigma[n])
+        rows.append(sum(pulls) / len(pulls))
+    pull = torch.stack(rows)
+    return pull if moving else pull.detach()
+
+
+def _picked_values(student) -> None:
+    for given in DISTILLED:
+        same(student(*given), _picked(*given), atol=1e-5)
+
+
+def _picked_arrives(student) -> None:
+    """A generator that always guesses one object: a step against the pull of size one lands on it."""
+    x0, x1, sigma, _, values = DISTILLED[0]
+    goal = torch.full_like(x0, 0.5)
+    level = sigma[:, None, None]
+    velocity = ((1 - level) * x0 + level * x1 - goal) / level
+    same(x0 - student(x0, x1, sigma, velocity, values), goal, atol=1e-5, what="the object minus the pull")
+
+
+def _picked_no_gradient(student) -> None:
+    for given in DISTILLED[:3]:
+        same_gradient(student, _picked, given, names=DISTILLED_NAMES)
+
+
+PICK = Exercise(
+    id="16.8",
+    name="picked_pull",
+    points=3,
+    reference=_picked,
+    forbidden=FORBIDDEN_WORLD,
+    probes=lambda: _double(DISTILLED),
+    properties=[
+        Property("one number for each of the object's own, however many tries",
+                 lambda student: same([list(student(*given).shape) for given in DISTILLED],
+                                      [[4, 2, 3], [2, 3], [3, 12, 10], [4, 4]], what="shapes"),
+                 "Index the tries and the objects together: `pulls[best, torch.arange(batch)]`."),
+        Property("against the pull lies what the generator guesses", _picked_arrives),
+        Property("each object is pulled by its own best try", _picked_values,
+                 "Give sigma axes of length 1 for all but the objects, so that each has its own noise level."),
+        Property("no gradient passes: the pull is a number, not a loss", _picked_no_gradient, "Detach the pull."),
+    ],
+    mistakes=[
+        Mistake("worst", "You pick the try of least value.", wrong=lambda *x: _picked(*x, best=min)),
+        Mistake("one for all", "You pick one try for all objects. What is best for a chair may fell a lamp: each has "
+                "its own.", wrong=lambda *x: _picked(*x, own=False)),
+        Mistake("mean", "You average the tries: then the reward has no say.", wrong=lambda *x: _picked(*x, mean=True)),
+        Mistake("sign", "The sign is turned: descent would lead away from the guess.",
+                wrong=lambda *x: _picked(*x, sign=-1)),
+        Mistake("unscaled", "The factor sigma is missing: a pull is as long as the way to the guess.",
+                wrong=lambda *x: _picked(*x, scaled=False)),
+        Mistake("moving", "The values are right, but a gradient passes. Score distillation does not differentiate the "
+                "generator: detach.", wrong=lambda *x: _picked(*x, moving=True)),
+    ],
+)  # fmt: skip
+
+EXERCISES = [TILT, TOGETHER, SCORE, KEEP, DPO, CARVE, POOL, PICK]
