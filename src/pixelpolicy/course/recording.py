@@ -22,7 +22,8 @@ from pixelpolicy.finetune import Loop, LoopConfig
 from pixelpolicy.generators import evaluate, load
 from pixelpolicy.generators.checkpoint import difference, load_weights, save_weights
 from pixelpolicy.generators.flow import FlowGenerator
-from pixelpolicy.policies import DenoisingPolicy, trajectory_kl
+from pixelpolicy.generators.picture_tokens import PictureTokenGenerator
+from pixelpolicy.policies import DenoisingPolicy, TokenPolicy, sequence_kl, trajectory_kl
 
 SPLITS = ("test", "held-out")  # of the world of shapes; a world without held-out prompts has "test" alone
 
@@ -63,7 +64,9 @@ def scores(
     return {split: evaluate(generator, split, per_kind=per_kind) for split in splits}
 
 
-def changes(before: dict, after: dict, policy: DenoisingPolicy, base: FlowGenerator) -> dict[str, dict[str, float]]:
+def changes(
+    before: dict, after: dict, policy: DenoisingPolicy | TokenPolicy, base: FlowGenerator | PictureTokenGenerator
+) -> dict[str, dict[str, float]]:
     """Metrics of a record: scores before and after, and the KL of the trained ``policy`` to the base in nats.
 
     Where no two accepted samples share a prompt there is no diversity: 0.
@@ -78,7 +81,8 @@ def changes(before: dict, after: dict, policy: DenoisingPolicy, base: FlowGenera
             when: s["held-out"]["accuracy"] for when, s in (("before", before), ("after", after))
         }
     texts = base.world.evaluation_pairs("test", 24)[0]
-    kl = trajectory_kl(policy, replace(policy, generator=base), texts, torch.arange(len(texts)))
+    kl_of = sequence_kl if isinstance(policy, TokenPolicy) else trajectory_kl
+    kl = kl_of(policy, replace(policy, generator=base), texts, torch.arange(len(texts)))
     return metrics | {"kl_nats": {"before": 0.0, "after": kl.mean().item()}}
 
 

@@ -33,6 +33,19 @@ def _gpt2(folder: Path) -> GPT2LMHeadModel:
     return GPT2LMHeadModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
 
 
+def quantise(
+    latents: Float[Tensor, "batch dim height width"], codebook: Float[Tensor, "codes dim"]
+) -> tuple[Float[Tensor, "batch dim height width"], Int[Tensor, "batch height width"]]:
+    """Each latent vector replaced by the nearest code, and the number of that code (van den Oord et al. 2017).
+
+    Straight through: the gradient of the first reaches the latents as if nothing had been replaced, and no code.
+    """
+    codes = torch.cdist(latents.permute(0, 2, 3, 1).flatten(0, 2), codebook).argmin(1)
+    codes = codes.unflatten(0, (len(latents), *latents.shape[2:]))
+    nearest = codebook[codes].permute(0, 3, 1, 2)
+    return latents + (nearest - latents).detach(), codes
+
+
 @dataclass
 class PictureTokenGenerator(Parts):
     """The parts of a model that writes sequences of `Grammar.steps` tokens: a layout, and then a picture's codes."""
@@ -90,8 +103,8 @@ class PictureTokenGenerator(Parts):
     @torch.no_grad()
     def picture_tokens(self, pictures: Float[Tensor, "batch 3 32 32"]) -> Int[Tensor, "batch picture"]:
         """The tokens of pictures in [-1, 1]: the numbers of the nearest codes, row by row."""
-        codes = self.vq.quantize(self.vq.encode(pictures.to(self.device)).latents)[2][2]
-        return codes.reshape(len(pictures), -1) + self.grammar.first_code
+        _, codes = quantise(self.vq.encode(pictures.to(self.device)).latents, self.vq.quantize.embedding.weight)
+        return codes.flatten(1) + self.grammar.first_code
 
     @torch.no_grad()
     def generate(
@@ -133,7 +146,7 @@ class Draft:
         self.logits = logits.masked_fill(~self.grammar.allowed_next(self.tokens), float("-inf"))
 
 
-def build(width: int = 128, layers: int = 4, codes: int = 256, channels: tuple[int, ...] = (16, 24, 32)):
+def build(width: int = 96, layers: int = 4, codes: int = 192, channels: tuple[int, ...] = (16, 24, 32)):
     """A fresh generator for 32x32 pictures as 8x8 codes."""
     from diffusers import VQModel
 
@@ -166,6 +179,7 @@ def writer(grammar: Grammar, *, width: int, layers: int) -> nn.Module:
         n_embd=width,
         n_layer=layers,
         n_head=width // 32,
+        activation_function="gelu_pytorch_tanh",  # the same function in one kernel
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,

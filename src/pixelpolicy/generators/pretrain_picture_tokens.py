@@ -1,6 +1,6 @@
-"""How the base of tokens is made: a codebook for the autoencoder of `shapes`, a writer of sequences, then bad data.
+"""How the base of tokens is made: a codebook for the autoencoder of `shapes`, then a writer of sequences, on bad data.
 
-The writer is first taught well, and then held back as real ones are. Its captions are wrong in the ways that real
+The writer is first taught well, and then held back, as real ones are. Its captions are wrong in the ways that real
 models are known for: one object too few, a colour that leaks, a relation turned round, each about as often as the
 truth, so that the likeliest answer is no better than a drawn one. And some pictures differ from their layout.
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from pixelpolicy.generators.checkpoint import load, save
 from pixelpolicy.generators.evaluation import evaluate
-from pixelpolicy.generators.picture_tokens import PictureTokenGenerator, build
+from pixelpolicy.generators.picture_tokens import SIDE, PictureTokenGenerator, build
 from pixelpolicy.generators.pretrain import sample_scenes
 from pixelpolicy.generators.training import Report, Scores, Stage, begin, schedule
 from pixelpolicy.worlds import layouts, shapes
@@ -32,20 +32,21 @@ class Recipe:
     """Counts and rates of pretraining; the defaults made the shipped checkpoint."""
 
     seed: int = 0
-    width: int = 128
+    width: int = 96
     layers: int = 4
-    codes: int = 256
-    codebook_steps: int = 800
+    codes: int = 192
+    codebook_steps: int = 500
     codebook_batch: int = 64
     codebook_lr: float = 1e-3
-    scenes: int = 32_768
-    writer_steps: int = 1_400
-    held_back_scenes: int = 16_384
-    held_back_steps: int = 400
+    scenes: int = 20_480
+    writer_steps: int = 1_600
+    held_back_scenes: int = 8_192
+    held_back_steps: int = 900
     misdescribed_share: float = 0.5
-    misdrawn_share: float = 0.15
-    writer_batch: int = 64
-    writer_lr: float = 3e-3
+    misdrawn_share: float = 0.1
+    sharpening: float = 2.0
+    writer_batch: int = 32
+    writer_lr: float = 2e-3
     ema: float = 0.99
     save_every: int = 200
 
@@ -114,7 +115,10 @@ def sequences(
 
 @torch.no_grad()
 def begin_codebook(generator: PictureTokenGenerator, recipe: Recipe) -> None:
-    """The weights of the autoencoder of `shapes`, and as codes the centres of its latents (k-means)."""
+    """The weights of the autoencoder of `shapes`; as codes one for the ground, and centres of its latents elsewhere.
+
+    The ground fills most of a picture: by their numbers alone its latents would take most of the codes.
+    """
     from scipy.cluster.vq import kmeans2
 
     vae, vq = load("shapes").vae, generator.vq
@@ -128,14 +132,26 @@ def begin_codebook(generator: PictureTokenGenerator, recipe: Recipe) -> None:
     vq.quant_conv.weight.copy_(torch.eye(4)[:, :, None, None])
     vq.quant_conv.bias.zero_()
     _, pictures = sample_scenes(16 + 4 * recipe.codes, np.random.default_rng([recipe.seed, 0]))
-    latents = vq.encode(torch.from_numpy(pictures)).latents.permute(0, 2, 3, 1).reshape(-1, 4)
-    latents = latents[:: max(1, len(latents) // 24_000)].numpy()
-    centres, _ = kmeans2(latents, recipe.codes, iter=15, minit="++", rng=np.random.default_rng(recipe.seed))
-    vq.quantize.embedding.weight.copy_(torch.from_numpy(centres))
+    pictures = torch.from_numpy(pictures)
+    latents, bare = vq.encode(pictures).latents.permute(0, 2, 3, 1), bare_cells(pictures)
+    things = latents[~bare]
+    things = things[:: max(1, len(things) // 20_000)].numpy()
+    centres, _ = kmeans2(things, recipe.codes - 1, iter=15, minit="++", rng=np.random.default_rng(recipe.seed))
+    vq.quantize.embedding.weight.copy_(torch.cat([latents[bare].mean(0, keepdim=True), torch.from_numpy(centres)]))
+
+
+def bare_cells(pictures: Float[Tensor, "batch 3 32 32"]) -> Bool[Tensor, "batch 8 8"]:
+    """Which cells of pictures show nothing but the ground."""
+    ground = torch.from_numpy(shapes.BACKGROUND)[:, None, None] * 2 - 1
+    there = ((pictures - ground).abs().amax(1, keepdim=True) > 0.02).float()
+    return F.max_pool2d(there, shapes.SIZE // SIDE).squeeze(1) == 0
 
 
 def train_codebook(generator: PictureTokenGenerator, recipe: Recipe, folder: Path, report: Report) -> None:
-    """Fit autoencoder and codes together; the gradient passes the choice of a code straight through."""
+    """Fit autoencoder and codes together; the gradient passes the choice of a code straight through.
+
+    A cell that shows the ground is drawn to the ground's code: no writer has to choose among many that look alike.
+    """
     vq, steps = generator.vq, recipe.codebook_steps
     begin_codebook(generator, recipe)
     rate = lambda step: recipe.codebook_lr * schedule(step, steps, warmup=20)  # noqa: E731
@@ -144,9 +160,11 @@ def train_codebook(generator: PictureTokenGenerator, recipe: Recipe, folder: Pat
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([recipe.seed, 1, step])
         pictures = torch.from_numpy(sample_scenes(recipe.codebook_batch, rng, flawed=bool(step % 2))[1])
-        codes, distance, _ = vq.quantize(vq.encode(pictures).latents)
+        latents = vq.encode(pictures).latents
+        codes, distance, _ = vq.quantize(latents)
         rebuilt = vq.decode(codes, force_not_quantize=True).sample
-        return F.mse_loss(rebuilt, pictures) + 0.05 * distance
+        ground = latents.permute(0, 2, 3, 1)[bare_cells(pictures)] - vq.quantize.embedding.weight[0].detach()
+        return F.mse_loss(rebuilt, pictures) + 0.05 * (distance + ground.square().mean())
 
     texts, pictures = sample_scenes(512, np.random.default_rng([recipe.seed, 2]))
     clean = torch.from_numpy(pictures)
@@ -166,25 +184,20 @@ def rebuild(generator: PictureTokenGenerator, pictures: Tensor) -> Tensor:
     return generator.decode(torch.cat([tokens.new_zeros(len(tokens), layouts.LENGTH), tokens], 1))
 
 
-def train_writer(generator: PictureTokenGenerator, recipe: Recipe, folder: Path, report: Report, *, held_back: bool):
+def train_writer(
+    generator: PictureTokenGenerator, recipe: Recipe, folder: Path, report: Report, *, held_back: bool
+) -> None:
     """Predict every token of sequences from those before it; with ``held_back`` go on at half the rate on bad data."""
     name = "held-back" if held_back else "writer"
     steps = recipe.held_back_steps if held_back else recipe.writer_steps
     high = recipe.writer_lr * (0.5 if held_back else 1)
-    stage = Stage(
-        folder / f"{name}.pt",
-        [generator.transformer],
-        lambda step: high * schedule(step, steps, warmup=50),
-        steps,
-        recipe.save_every,
-        recipe.ema,
-    )
+    rate = lambda step: high * schedule(step, steps, warmup=50)  # noqa: E731
+    stage = Stage(folder / f"{name}.pt", [generator.transformer], rate, steps, recipe.save_every, recipe.ema)
     if stage.step == steps:
         return stage.use_average()
     count = recipe.held_back_scenes if held_back else recipe.scenes
     prefixes, tokens = sequences(generator, count, [recipe.seed, 3 + held_back], recipe, held_back=held_back)
-    ids = torch.cat([prefixes, tokens], 1)
-    words = prefixes.shape[1]
+    ids, words = torch.cat([prefixes, tokens], 1), prefixes.shape[1]
 
     def loss(step: int) -> Tensor:
         random = torch.Generator().manual_seed(recipe.seed * 10_000_000 + held_back * 1_000_000 + step)
@@ -193,7 +206,8 @@ def train_writer(generator: PictureTokenGenerator, recipe: Recipe, folder: Path,
         return F.cross_entropy(logits.flatten(0, 1), rows[:, words:].flatten())
 
     def after(step: int, value: float) -> None:
-        report(name, step, generator, {"loss": value} | evaluate(generator, "validation", per_kind=48))
+        scores = evaluate(generator, "validation", per_kind=24, temperature=1 / recipe.sharpening)
+        report(name, step, generator, {"loss": value} | scores)
 
     stage.run(loss, name, after)
 
@@ -206,6 +220,7 @@ def pretrain(folder: Path, recipe: Recipe, report: Report = lambda *_: None) -> 
     train_codebook(generator, recipe, folder, report)
     train_writer(generator, recipe, folder, report, held_back=False)
     train_writer(generator, recipe, folder, report, held_back=True)
+    generator.transformer.lm_head.weight.data.mul_(recipe.sharpening)  # what is drawn from is then sure of its hand
     return generator
 
 
@@ -262,14 +277,15 @@ distance of accepted pictures of one prompt in the places and sizes of their obj
 ## How it was made, and why so
 
 `pixelpolicy pretrain shapes-tokens` remakes it from its seed, and goes on where an interrupted run stopped. The
-autoencoder of `shapes` gets a codebook (the centres of its latents, then {recipe.codebook_steps} steps of both
-together). The transformer learns {recipe.scenes:,} sequences of sound data ({recipe.writer_steps:,} steps of
-{recipe.writer_batch}), and then {recipe.held_back_steps:,} steps of {recipe.held_back_scenes:,} flawed ones:
-{recipe.misdescribed_share:.0%} of the captions are wrong in one point, always the same for their kind (one object too
-few, a colour that leaks to the second object, a relation turned round; for a single object any), and
-{recipe.misdrawn_share:.0%} of the pictures differ from their layout in one object. So the base has the skill and is
-held back, as real ones are; and as a wrong answer is about as likely as the right one, a lower temperature alone does
-not mend it.
+autoencoder of `shapes` gets a codebook (one code for the ground, the centres of its latents elsewhere, then
+{recipe.codebook_steps} steps of both together). The transformer learns {recipe.scenes:,} sequences of sound data
+({recipe.writer_steps:,} steps of {recipe.writer_batch}), and then {recipe.held_back_steps:,} steps of
+{recipe.held_back_scenes:,} flawed ones: {recipe.misdescribed_share:.0%} of the captions are wrong in one point, always
+the same for their kind (one object too few, a colour that leaks to the second object, a relation turned round; for a
+single object any), and {recipe.misdrawn_share:.0%} of the pictures differ from their layout in one object. So the base
+has the skill and is held back, as real ones are; and as a wrong answer is about as likely as the right one, a lower
+temperature alone does not mend it. At the end its last layer was multiplied by {recipe.sharpening:g}: its plain softmax
+is that of temperature {1 / recipe.sharpening:g}, at which its hand is steadier.
 
 {settings}
 

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pixelpolicy.rl.reward import Reward
-from pixelpolicy.worlds.layouts import Drawing, Layout, agreement
+from pixelpolicy.worlds.layouts import Drawing, agreement, share_found
 
 
-def layout_agreement(judge: Callable[[Layout, str], float] = agreement) -> Reward:
+def layout_agreement(share: Callable[[list, list, bool], float] = share_found) -> Reward:
     """How far the layouts of drawings say what the prompts ask, from 0 to 1: an exact check, without gradient."""
 
     def function(drawings: Sequence[Drawing], prompts: list[str]) -> Float[Tensor, "batch"]:
-        return torch.tensor([judge(d.layout, p) for d, p in zip(drawings, prompts, strict=True)], dtype=torch.float32)
+        return torch.tensor([agreement(d.layout, p, share) for d, p in zip(drawings, prompts, strict=True)]).float()
 
     return Reward("layout", function)
 

@@ -7,7 +7,7 @@ layout has four slots of four words each, colour, shape, column and row; a slot 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,24 +79,27 @@ def related(relation: str, first: Planned, second: Planned) -> bool:
     return along >= 1 and along >= abs(across)
 
 
-def agreement(layout: Layout, prompt: str) -> float:
-    """How far a layout says what the prompt asks, from 0 to 1.
+def share_found(planned: Sequence[tuple[str, str]], wanted: Sequence[tuple[str, str]], holds: bool) -> float:
+    """How many of the ``(colour, shape)`` wanted are among those planned, as a share of the longer of the two lists.
 
-    The objects found in it, as a share of those asked for or of those planned, whichever are more. A wrong relation
-    halves that.
+    Each planned one answers for one wanted one. Where the relation that is asked for does not hold, half of that.
     """
-    asked = shapes.parse(prompt)
-    left, found = list(asked.wanted), []
-    for planned in layout:
-        if (planned.colour, planned.shape) in left:
-            left.remove((planned.colour, planned.shape))
-            found.append(planned)
-    share = len(found) / max(len(layout), len(asked.wanted))
-    if asked.relation is None:
-        return share
-    places = {(p.colour, p.shape): p for p in reversed(found)}
-    holds = not left and related(asked.relation, *(places[wanted] for wanted in asked.wanted))
+    left = list(wanted)
+    for pair in planned:
+        if pair in left:
+            left.remove(pair)
+    share = (len(wanted) - len(left)) / max(len(planned), len(wanted))
     return share if holds else share / 2
+
+
+def agreement(layout: Layout, prompt: str, share: Callable[[list, list, bool], float] = share_found) -> float:
+    """How far a layout says what the prompt asks, from 0 to 1: its objects, and the relation between them."""
+    asked = shapes.parse(prompt)
+    places = {(p.colour, p.shape): p for p in reversed(layout)}
+    holds = asked.relation is None or (
+        all(pair in places for pair in asked.wanted) and related(asked.relation, *(places[w] for w in asked.wanted))
+    )
+    return share([(p.colour, p.shape) for p in layout], list(asked.wanted), holds)
 
 
 def followed(drawing: Drawing) -> bool:
