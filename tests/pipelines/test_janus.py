@@ -1,6 +1,5 @@
 """Janus as a writer of tokens, by its tiny random twin; and the published model, counted on the meta device."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,9 +86,9 @@ def test_its_sequences_are_a_policy_whose_replay_is_exact(generator):
 def test_grpo_trains_its_layouts(generator):
     policy = TokenPolicy(generator.student(rank=4), micro_batch=24)
     reward = layout_agreement() + of_pictures(shapes_dense())
-    settings = GRPOConfig(4, 12, trained_steps=1000, minibatches=1, clip_range=0.2, kl_weight=0.01)
+    settings = GRPOConfig(4, 12, 1, trained_steps=1000, clip_range=0.2, kl_weight=0.01)  # prompts, group, minibatches
     prompts = lambda count, rng: [str(text) for text in rng.choice(shapes.prompts("single"), count)]  # noqa: E731
-    algorithm = TokenGRPO(policy, reward, prompts, replace(settings, prompts_per_iteration=4, group_size=12))
+    algorithm = TokenGRPO(policy, reward, prompts, settings)
     history = Loop(algorithm, LoopConfig(2, 1e-3, progress=False)).run()
     assert all(row["kl"] >= 0 for row in history) and history[-1]["kl"] > 0
 
