@@ -38,7 +38,8 @@ KNOWS = {
     "worlds": set(),
     "generators": {"worlds"},
     "policies": {"rl", "generators"},
-    "pipelines": {"rl", "policies.transitions"},
+    # A writer of tokens keeps to the grammar of layouts, and is sampled as the small one is.
+    "pipelines": {"rl", "policies.transitions", "generators.grammar", "generators.sampling", "worlds.layouts"},
     "rewards": {"rl", "worlds", "generators"},
     "finetune": {"policies", "rewards", "rl"},
     "atlas": set(),
