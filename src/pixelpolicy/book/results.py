@@ -50,6 +50,7 @@ def overview(root: Path) -> str:
 
 KINDS = {  # what a record is of, by the last part of its name
     "long": "recorded long run",
+    "brakeless": "long run without its brake",
     "comparison": "at equal samples",
     "race": "the race",
     "overoptimisation": "over-optimisation",
