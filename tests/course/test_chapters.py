@@ -97,6 +97,7 @@ def test_what_a_chapter_cites_is_in_the_bibliography(path, root):
         "10-reward-gradient",
         "12-grpo",
         "13-forward-process",
+        "14-autoregressive",
         "16-three-d",
         "17-four-d",
         "18-structure",
