@@ -921,11 +921,11 @@ viz.sample_sheet(
 )  # fmt: skip
 
 # %% [markdown]
-# Picking keeps to what the generator itself guessed: whatever it follows is furniture, and so much more of it stands
-# than the same work buys in plain steps. The gradient of the learned reward leads wherever the network can be
-# flattered: the learned score climbs highest, and what stands does not follow. The network judges pieces that it has
-# never met, and there it is sure of itself and wrong. DreamReward's network has seen 25,000 comparisons by experts,
-# ours 1,800.
+# Picking keeps to what the generator itself guessed: whatever it follows is furniture, and far more of it stands than
+# the same work buys in plain steps. The gradient of the learned reward lifts the learned score most of all, and little
+# of that arrives: compare how much of it stands, and whether the rater, whose mind the network was to learn, likes the
+# pieces any better. The network is asked about pieces such as nobody ever compared, and is as sure of itself as ever.
+# DreamReward's network has seen 25,000 comparisons by experts, ours 1,800.
 #
 # ## 10. A real model
 #
