@@ -306,6 +306,50 @@ def status() -> None:
     out.print(f"{done} of {len(rows)} exercises passed, {earned:g} of {sum(row.of for row in rows):g} points.")
 
 
+@app.command()
+def grade(
+    submissions: Annotated[Path, typer.Argument(help="The folder with the class's notebooks.")],
+    out: Annotated[Path, typer.Option(help="Where grades, feedback and the report go.")],
+    labs: Annotated[str, typer.Option(help="Which labs, such as 04,12.")],
+    secret: Annotated[Path | None, typer.Option(help="A file with your secret [default: OUT/secret.key].")] = None,
+    roster: Annotated[Path | None, typer.Option(help="The class's list, a CSV: student,name,id,login,email.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once [default: the cores].")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Wall seconds one exercise may take.")] = 60,
+    dask: Annotated[str | None, typer.Option(help="The address of a Dask scheduler, to grade on a cluster.")] = None,
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Run submissions with your rights, not shut in.")] = False,
+) -> None:
+    """Grade a class's notebooks, each exercise shut in by itself. Run it again to go on where it stopped."""
+    from pixelpolicy.course import grading
+    from pixelpolicy.course.grading import feedback, report, tables
+
+    started = time.monotonic()
+    numbers = _labs(labs)
+    known = tables.read_roster(roster)
+    key = grading.read_secret(secret or out / "secret.key")
+    if unsafe:
+        err.print("Submissions run with your own rights: they can read and delete what you can.", style="yellow")
+    done = grading.grade(submissions, out, labs=numbers, secret=key, jobs=jobs or os.cpu_count() or 1,
+                         limits=grading.Limits(seconds=seconds), dask=dask, unsafe=unsafe)  # fmt: skip
+    written = [*tables.write_tables(done, out, known), report.write_report(done, out)]
+    feedback.write_feedback(done, out)
+    for note in done.notes:
+        err.print(f"left out: {note}", style="yellow", markup=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)  # `out` is a folder here
+    console.print(f"{len(done.students)} students, {len(done.papers)} notebooks: {done.run} exercises graded, "
+                  f"{done.kept} taken over from before, {time.monotonic() - started:.0f} s.")  # fmt: skip
+    for path in written:
+        console.print(f"written: {path}", markup=False)
+    console.print(f"written: {out / 'feedback'}, a page for each student", markup=False)
+
+
+def _labs(text: str) -> list[int]:
+    """Labs as given on the command line: `04,12`."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or not all(word.isdigit() for word in words):
+        raise LabError(f"{text!r} names no labs: give their numbers with commas between, as in 04,12")
+    return [int(word) for word in words]
+
+
 capstone = typer.Typer(no_args_is_help=True, help="The capstone of lab 19: gold queries, submissions, leaderboard.")
 app.add_typer(capstone, name="capstone")
 Weights = Annotated[Path, typer.Argument(help="A safetensors difference to the base, or a generator's folder.")]

@@ -55,3 +55,7 @@ class BookError(PixelPolicyError):
 
 class ControlError(PixelPolicyError, ValueError):
     """An environment cannot be played as asked: closed, of the wrong spaces, or with an episode that never ends."""
+
+
+class GradingError(PixelPolicyError):
+    """Submissions cannot be graded: none were found, or this machine cannot shut them in."""

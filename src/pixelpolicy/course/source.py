@@ -89,9 +89,9 @@ class Source:
         space: dict[str, Any] = {"__name__": f"lab{self.number:02d}"}
         for cell in self.cells[: self.cells.index(task.cells["exercise"])]:
             if cell.kind == "code" and cell.role != "check":
-                kept = [node for node in ast.parse(_plain(solved(cell.text))).body if _defines(node)]
+                kept = [node for node in ast.parse(plain(solved(cell.text))).body if _defines(node)]
                 exec(compile(ast.Module(kept, []), f"<{self.name} {cell.number}>", "exec"), space)
-        exec(compile(_plain(code), f"<{self.name} exercise {id}>", "exec"), space)
+        exec(compile(plain(code), f"<{self.name} exercise {id}>", "exec"), space)
         return space[task.name]
 
 
@@ -213,7 +213,7 @@ def _see(lab: str, cell: Cell) -> None:
     if cell.kind == "code":
         for text in [solved(cell.text), stripped(cell.text, "", "")]:
             try:
-                ast.parse(_plain(text))
+                ast.parse(plain(text))
             except SyntaxError as error:
                 raise LabError(f"lab {lab}, {cell}: line {error.lineno} is no Python: {error.msg}") from error
 
@@ -280,7 +280,7 @@ def _see_parts(lab: str, task: Task) -> None:
             f"</details>; its cell has {folds[0]} openings, {folds[1]} ends and {folds[2]} summaries"
         )
     for text in (task.solution, task.blank):
-        if task.name not in {getattr(node, "name", None) for node in ast.parse(_plain(text)).body}:
+        if task.name not in {getattr(node, "name", None) for node in ast.parse(plain(text)).body}:
             raise LabError(
                 f"lab {lab}: the cell of exercise {task.id} must define {task.name!r} as a function or class, "
                 "with only its body between the solution markers"
@@ -305,7 +305,7 @@ def _agree(source: Source, exercises: dict[str, Exercise]) -> None:
                 raise LabError(f"exercise {id}: {key} is {here!r} in {source.path.name} and {there!r} in {module}")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Code without IPython's own lines, `%magic` and `!shell`."""
     return "\n".join(re.sub(r"^(\s*)[%!].*$", r"\1pass", line) for line in text.splitlines())
 

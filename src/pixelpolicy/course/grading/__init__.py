@@ -1,0 +1,17 @@
+"""The instructor's kit: grading a class's notebooks without trusting them.
+
+| file | what it does |
+|---|---|
+| `submissions` | finds notebooks, reads them warily, cuts one exercise's code out of one |
+| `sandbox`, `child` | a process for that code, shut in by bubblewrap; what runs inside |
+| `wire` | the channel between the two: calls, arrays and gradients as JSON and bytes |
+| `varied` | a lab's checks on inputs that follow from the instructor's secret |
+| `examine` | the verdict on one exercise |
+| `grade` | a whole class in parallel, each verdict kept as it is done |
+| `feedback`, `tables`, `report`, `alike` | what students, gradebooks and instructors get |
+"""
+
+from pixelpolicy.course.grading.grade import Grades, Paper, grade, read_secret
+from pixelpolicy.course.grading.sandbox import Limits, unavailable
+
+__all__ = ["Grades", "Limits", "Paper", "grade", "read_secret", "unavailable"]

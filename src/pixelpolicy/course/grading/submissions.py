@@ -1,0 +1,239 @@
+"""Finding a class's notebooks, reading them warily, and cutting one exercise's code out of one of them.
+
+Nothing of a notebook is run here: its code is parsed and taken apart.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import dis
+import hashlib
+import re
+import types
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from pixelpolicy.course.matching import exercise_names, marks, matched
+from pixelpolicy.course.source import Source, plain
+from pixelpolicy.errors import GradingError
+
+LARGEST = 20 << 20  # bytes of a notebook
+MOST_CELLS, MOST_CODE = 2000, 200_000  # of a notebook; signs of code in one exercise with all that it needs
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One student's notebook of one lab."""
+
+    student: str
+    lab: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one exercise needs: statements in order, which of them are imports, and the answer's own text.
+
+    `fault` says why there is nothing to run; `blank` that the cell is as the course wrote it. The code is then empty.
+    """
+
+    name: str
+    code: tuple[str, ...] = ()
+    imports: tuple[bool, ...] = ()
+    own: str = ""
+    fault: str = ""
+    blank: bool = False
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256("\0".join((self.name, *self.code)).encode("utf-8", "replace")).hexdigest()
+
+
+def find_submissions(folder: Path, labs: list[int]) -> tuple[list[Submission], list[str]]:
+    """All notebooks in a folder, `STUDENT/…/12-grpo.ipynb` or `STUDENT.ipynb`, and what was left out and why.
+
+    The lab is read from the name of the file (`12-grpo.ipynb`), or is the only one that is graded. Links are never
+    followed. Of several notebooks of one student and lab the newest counts. Raises GradingError where there is none.
+    """
+    if not folder.is_dir():
+        raise GradingError(f"{folder} is no folder: give the one that holds the class's notebooks")
+    found: dict[tuple[str, int], Submission] = {}
+    notes = []
+    for path in sorted(folder.rglob("*.ipynb")):
+        inside = path.relative_to(folder)
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        if any((folder / Path(*inside.parts[:n])).is_symlink() for n in range(1, len(inside.parts) + 1)):
+            notes.append(f"{inside}: a link, which is not followed")
+            continue
+        number = re.search(r"(?<!\d)(\d\d)-[a-z]", path.name)
+        lab = int(number[1]) if number else labs[0] if len(labs) == 1 else 0
+        if lab not in labs:
+            notes.append(f"{inside}: its name tells no lab that is graded; a notebook is called as in 12-grpo.ipynb")
+            continue
+        student = inside.parts[0] if len(inside.parts) > 1 else re.sub(r"[_ -]*\d\d-[a-z0-9-]+$", "", path.stem)
+        student = student or path.stem
+        old = found.get((student, lab))
+        if old is not None:
+            older = min(old.path, path, key=lambda p: p.stat().st_mtime)
+            notes.append(f"{older.relative_to(folder)}: a newer notebook of the same student and lab counts")
+            path = path if older == old.path else old.path
+        found[student, lab] = Submission(student, lab, path)
+    if not found:
+        raise GradingError(f"there is no notebook of lab {', '.join(map(str, labs))} in {folder}: {'; '.join(notes)}")
+    return list(found.values()), notes
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """A notebook, its outputs dropped; GradingError in words for the student where it is none."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise GradingError("it is no file")
+        if (size := path.stat().st_size) > LARGEST:
+            raise GradingError(
+                f"it has {size / 1e6:.0f} MB, and {LARGEST / 1e6:.0f} MB at most are read: clear its outputs"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of ids that older notebooks lack
+            notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        cells = notebook.cells
+        if len(cells) > MOST_CELLS:
+            raise GradingError(f"it has {len(cells)} cells, and {MOST_CELLS} at most are read")
+        for cell in cells:
+            if not isinstance(cell.source, str) or not isinstance(cell.cell_type, str):
+                raise GradingError("a cell of it has no text")
+            if not isinstance(cell.get("metadata"), dict):
+                cell.metadata = nbformat.NotebookNode()
+            cell.outputs = []
+    except GradingError:
+        raise
+    except Exception as error:  # of a file that anybody may have written, anything
+        raise GradingError(f"it cannot be read as a notebook ({type(error).__name__})") from error
+    return notebook
+
+
+def piece_of(notebook: Any, released: list[Any], source: Source, id: str) -> Piece:
+    """The code of exercise `id` in a student's notebook, with the statements of the cells above that it needs.
+
+    The exercise's cell is found as `update` finds it: by its mark, its id, its text, or the function it defines.
+    Of the rest only what the function names, directly or not, is taken: imports, functions, classes, assignments.
+    An earlier exercise that it builds on is the course's own, so that no mistake is counted twice.
+    """
+    task = source.tasks[id]
+    try:
+        place = _cell_of(notebook.cells, released, task.name, id)
+        if place is None:
+            return Piece(task.name, fault="the notebook has no cell that defines it")
+        text = notebook.cells[place].source
+        if len(text) > MOST_CODE:
+            return Piece(task.name, fault="its cell is too long to be read")
+        own = ast.parse(plain(text))
+        if ast.dump(own) == ast.dump(ast.parse(plain(task.blank))):
+            return Piece(task.name, blank=True)
+        above: list[ast.stmt] = []
+        others = {t.name: t for key, t in source.tasks.items() if key != id}
+        for cell in notebook.cells[:place]:
+            if cell.cell_type == "code":
+                above += _statements(cell.source)
+        above += [
+            node for t in others.values() for node in ast.parse(plain(t.solution)).body if _names(node) == {t.name}
+        ]
+        kept = _needed(task.name, above, own.body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        return Piece(task.name, fault=f"its cell is no Python: {type(error).__name__}{line}")
+    if not kept:
+        return Piece(task.name, fault=f"its cell does not define {task.name}")
+    code = tuple(ast.unparse(node) for node in kept)
+    if sum(map(len, code)) > MOST_CODE:
+        return Piece(task.name, fault="it needs more code than is read")
+    return Piece(task.name, code, tuple(isinstance(n, ast.Import | ast.ImportFrom) for n in kept), ast.unparse(own))
+
+
+def forbidden_in(piece: Piece, forbidden: tuple[str, ...]) -> str:
+    """The forbidden name that the code holds, in words; empty where it holds none.
+
+    This tells an honest student what is wrong. What keeps the library's answer away is that the sandbox lacks it.
+    """
+    for text in piece.code:
+        tree = ast.parse(text)
+        said: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                said |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                said |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Attribute):
+                said.add(ast.unparse(node))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.add(node.value)
+        for name in forbidden:
+            for word in sorted(said):
+                if word == name or word.startswith(name + "."):
+                    return f"it uses {word[:80]}, which belongs to {name}"
+    return ""
+
+
+def _cell_of(cells: list[Any], released: list[Any], name: str, id: str) -> int | None:
+    """The place of an exercise's cell in a student's notebook."""
+    wanted = [cell for cell in released if marks(cell).get("role") == "exercise" and marks(cell)["id"] == id]
+    pairs = matched(wanted, cells, exercise_names(released))
+    if 0 in pairs:
+        return pairs[0]
+    return next((i for i, cell in enumerate(cells) if re.search(rf"^(def|class) {name}\b", cell.source, re.M)), None)
+
+
+def _statements(text: str) -> list[ast.stmt]:
+    """What a cell says at its top, where it is Python; other cells of a student's need not be."""
+    try:
+        return ast.parse(plain(text)).body if len(text) <= MOST_CODE else []
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def _names(node: ast.stmt) -> set[str]:
+    """The names that a statement at the top brings in."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {part.id for t in targets for part in ast.walk(t) if isinstance(part, ast.Name)}
+
+
+def _needed(name: str, above: list[ast.stmt], own: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements that `name` needs, in order: of several that bring a name in, the last; functions' own texts."""
+    every = above + [node for node in own if _names(node)]
+    latest: dict[str, int] = {}
+    for number, node in enumerate(every):
+        for found in _names(node):
+            latest[found] = number
+    if name not in latest or latest[name] < len(above):
+        return []
+    kept: set[int] = set()
+    waiting = [name]
+    while waiting:
+        number = latest.get(waiting.pop())
+        if number is None or number in kept:
+            continue
+        kept.add(number)
+        waiting += _looked_up(every[number])
+    return [every[number] for number in sorted(kept)]
+
+
+def _looked_up(node: ast.stmt) -> list[str]:
+    """The names that a statement looks up outside itself; annotations are not looked at, as nobody runs them."""
+    flags = __future__.annotations.compiler_flag
+    waiting = [compile(ast.Module([node], []), "<cell>", "exec", flags=flags, dont_inherit=True)]
+    found = []
+    while waiting:
+        code = waiting.pop()
+        steps = dis.get_instructions(code)
+        found += [step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_CLASSDEREF")]
+        waiting += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return found
