@@ -416,12 +416,12 @@ Markdown("\n".join(["| | before | after |", "|---|---|---|", *lines]))
 # need until the strict verifier accepts a quarter more than of the base?
 
 # %%
-GOAL = old["accuracy"] + 0.25
+goal = old["accuracy"] + 0.25
 
 
 def time_to_goal(log: list[dict[str, float]]) -> str:
     """CPU seconds of training until a look at the validation set finds the goal reached."""
-    reached = [row["iteration"] for row in log if row.get("accuracy", 0) >= GOAL]
+    reached = [row["iteration"] for row in log if row.get("accuracy", 0) >= goal]
     taken = sum(row["cpu_seconds"] for row in log if reached and row["iteration"] <= reached[0])
     return f"{taken:.0f} CPU s ({reached[0]} iterations)" if reached else "not reached"
 
@@ -442,10 +442,10 @@ SHORT = choose(smoke=1, cpu=8, gpu=20)
 samplers = {"ODE, 6 steps": (ode, 6), "ODE, 3 steps": (ode, 3), "CPS, 6 steps": (partial(cps, noise=0.5), 6)}
 
 
-def short_run(kind: type, sampler: tuple, loss, brake: float = settings.kl_weight) -> dict[str, float]:
+def short_run(kind: type, sampler: tuple, loss, brake: float = 0.0) -> dict[str, float]:
     """Train a fresh student for a few iterations; what the validation set says."""
     pupil = replace(policy, generator=base.student(), transition=sampler[0], steps=sampler[1])
-    config = replace(settings, kl_weight=brake)
+    config = replace(settings, kl_weight=brake or settings.kl_weight)
     learner = kind(pupil, shapes_dense(), shapes.draw_prompts, config, loss_of=loss)
     short = Loop(learner, LoopConfig(SHORT, loop_settings.learning_rate, progress=False))
     short.run()
