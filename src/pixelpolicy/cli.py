@@ -286,6 +286,27 @@ def atlas(
 
 
 @app.command()
+def bench(
+    methods: Annotated[list[str] | None, typer.Argument(help="Such as ddpo nft; all where none is named.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, 2 ...")] = 3,
+    workers: Annotated[int, typer.Option(help="How many runs at once, each with one thread.")] = 1,
+    backend: Annotated[str, typer.Option(help="loky: this machine; dask: a cluster.")] = "loky",
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, as tcp://HOST:8786.")] = None,
+) -> None:
+    """Compare the algorithms on one task: run what is missing, collect the records (hours; goes on if broken off)."""
+    from pixelpolicy.course.algorithms import METHODS
+    from pixelpolicy.course.bench import bench as compare
+
+    found = compare(methods or tuple(METHODS), range(seeds), workers=workers, backend=backend, scheduler=scheduler)
+    table = Table("method", "seed", "proxy", "accuracy", "diversity", "CPU seconds")
+    for made in found:
+        after = [f"{made['metrics'][key]['after']:.3f}" for key in ("proxy", "accuracy", "diversity")]
+        table.add_row(METHODS[made["method"]].label, str(made["seed"]), *after, f"{made['cpu_seconds']:.0f}")
+    out.print(table)
+    out.print("benchmarks/algorithms.json holds these; `make book` shows them.")
+
+
+@app.command()
 def status() -> None:
     """Show your progress: exercises done and points, lab by lab."""
     from pixelpolicy.course import progress

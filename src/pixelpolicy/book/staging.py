@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 import yaml
 
+from pixelpolicy.book.algorithms_page import place_page
 from pixelpolicy.book.explorer import place_explorer
 from pixelpolicy.book.pages import lab_page
 from pixelpolicy.book.results import results_page
@@ -27,7 +28,7 @@ PARTS = {
 }
 LAST_PART = "Reference"
 # Pages of the book's own, where they are there.
-OWN = ("reward-explorer", "atlas")
+OWN = ("algorithms", "reward-explorer", "atlas")
 REFERENCES = "references.bib"
 
 
@@ -52,6 +53,7 @@ def stage(root: Path, assets: Path, folder: Path, references: Path | None = None
         shutil.copytree(folder / own, folder / "assets" / own, dirs_exist_ok=True)
     _anywidget(folder / "assets" / "widgets" / "anywidget.js")
     place_explorer(root, folder / "assets")
+    place_page(root, folder)
     (folder / "labs").mkdir()
     for path in sources(root):
         nbformat.write(lab_page(root, path), folder / "labs" / f"{path.stem}.ipynb")

@@ -1,0 +1,149 @@
+"""The page that compares all methods, made from `benchmarks/algorithms.json` alone when the book is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pixelpolicy import viz
+from pixelpolicy.course.algorithms import BATCH, METHODS, Budget
+from pixelpolicy.course.bench import NAME, RATES, TUNING_SEED
+from pixelpolicy.course.results import read_benchmark
+
+SEEDS = 3  # that a complete row has
+COLUMNS = {
+    "proxy": ("proxy", 3), "accuracy": ("accuracy", 3), "accuracy_held_out": ("held-out prompts", 3),
+    "diversity": ("diversity", 3), "kl_nats": ("KL, nats", 1),
+}  # fmt: skip
+MARKS = {"online": "o", "offline": "s", "search": "^"}
+COLOURS = {"online": "#0072B2", "offline": "#D55E00", "search": "#009E73"}
+TEXT = """# All methods on one task
+
+```{{figure}} figures/algorithms.png
+:alt: {alt}
+
+Strict accuracy on the test set over the CPU seconds of a run: median over seeds, lines from the lowest to the highest.
+Dashed, the untouched base.
+```
+
+Which method should you take? Papers do not answer that: each compares on a base, a reward and a budget of its own.
+Here all have the *same* base (the shapes model), the same prompts, the same reward and the same number of pictures.
+{complete}
+
+{table}
+
+**Proxy** is the reward that every method climbs: a small network fitted to the dense verifier. It has a gradient, so
+that ReFL and DRaFT can take part, and errors, which a method may find. **Accuracy** is the share of pictures that the
+strict verifier accepts, which no method is shown, on the test set and on prompts that were held out. **KL** is that of
+the paths of one noisy sampler for all, in nats; that of best of N follows from N. A cell is the median over seeds with
+the lowest and the highest in brackets. CPU seconds are of one thread on a machine that did other things besides.
+
+## How it was made
+
+- A run draws and judges {pictures:,} pictures, {batch} an iteration (ReFL and DRaFT: 48, so that they take four times
+  as many smaller steps). What is measured is the last state of its averaged weights, by the plain ODE of ten steps.
+- **Offline** methods draw all of their pictures from the base, once, in groups of four, and then learn from them for as
+  many iterations as the others. **Search** trains nothing and pays for every picture it delivers: best of 12 costs
+  twelve. SPO's pictures are candidates of a step; at each of five steps so many are judged by a guess of the picture.
+- Each method is tuned by the same effort: {tries} learning rates, {rates} times the one it had in its lab, each for
+  half of the pictures with seed {seed}, which is not reported; the most accurate on the validation set is taken. All other
+  settings are those of the labs.
+- `pixelpolicy bench` runs what is missing, a thread a run, over cores or, with `--backend dask`, over a cluster. A row
+  without a run does not exist.
+
+## What it does not say
+
+One small world, one base, one budget and one reward. A method that needs many pictures to get going is cut off early;
+one that overfits a proxy late does not show it. Tuning touched learning rates only. The ranking is that of this table
+and no other; what carries over are the questions to put to a table like it.
+"""
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """A row a method that has run, best accuracy first, in Markdown."""
+    heads = ["method", "kind", "lab", *(name for name, _ in COLUMNS.values()), "pictures", "CPU seconds", "seeds"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    base = records[0]["metrics"]
+    cells = [f"{base[key]['before']:.{digits}f}" for key, (_, digits) in COLUMNS.items()]
+    lines.append(f"| *the base* | | | {' | '.join(cells)} | 0 | 0 | |")
+    for method, runs in _by_method(records):
+        told = METHODS[method]
+        cite = f" {{cite:p}}`{told.key}`" if told.key else ""
+        cells = [
+            _spread([run["metrics"][key]["after"] for run in runs], digits) for key, (_, digits) in COLUMNS.items()
+        ]
+        cpu = _spread([run["cpu_seconds"] for run in runs], 0)
+        pictures = f"{told.draws} each" if told.kind == "search" else f"{runs[0]['samples']:,}"
+        seconds = "" if told.kind == "search" else cpu
+        count = f"{len(runs)}" if len(runs) >= SEEDS else f"{len(runs)} of {SEEDS}"
+        row = [f"{told.label}{cite}", told.kind, told.lab, *cells, pictures, seconds, count]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def figure(records: list[dict[str, Any]]) -> viz.Picture:
+    """Accuracy over CPU seconds, a mark a method that trains; levels for the base and the searches."""
+    drawn = Figure(figsize=(8.4, 4.6), layout="constrained")
+    axis, told = drawn.subplots(), []
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    base = records[0]["metrics"]["accuracy"]["before"]
+    axis.axhline(base, color="#777777", linestyle=(0, (5, 2)), linewidth=1.2)
+    axis.annotate("base", (1, base), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    for method, runs in _by_method(records):
+        one, values = METHODS[method], [run["metrics"]["accuracy"]["after"] for run in runs]
+        told.append(f"{one.label} {median(values):.2f}")
+        colour = COLOURS[one.kind]
+        if one.kind == "search":
+            axis.axhline(median(values), color=colour, linestyle=(0, (1, 2)), linewidth=1.4)
+            at = (0, median(values))
+            axis.annotate(one.label, at, xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+            continue
+        x = median(run["cpu_seconds"] for run in runs)
+        axis.plot([x, x], [min(values), max(values)], color=colour, linewidth=1.2)
+        axis.plot(x, median(values), MARKS[one.kind], color=colour, markersize=6)
+        axis.annotate(one.label, (x, median(values)), (5, 3), textcoords="offset points", fontsize=8)
+    for kind in ("online", "offline"):
+        axis.plot([], [], MARKS[kind], color=COLOURS[kind], label=kind)
+    axis.set(xlabel="CPU seconds of a run", ylabel="strict accuracy, test set")
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    return viz.picture(
+        drawn, alt=f"Strict accuracy of each method after its run; the base has {base:.2f}. {'; '.join(told)}."
+    )
+
+
+def place_page(root: Path, folder: Path) -> None:
+    """Write `algorithms.md` and its figure into the staged book; nothing where no method has been run."""
+    path = root / "benchmarks" / f"{NAME}.json"
+    if not path.exists():
+        return
+    records = [made for made in read_benchmark(path) if made.get("method") in METHODS]
+    picture = figure(records)
+    (folder / "figures").mkdir(exist_ok=True)
+    picture.save(folder / "figures" / "algorithms.png")
+    done = {method: len(runs) for method, runs in _by_method(records)}
+    lacking = [METHODS[method].label for method in METHODS if done.get(method, 0) < SEEDS]
+    complete = f"**This table is partial**: {SEEDS} seeds are not yet there of {', '.join(lacking)}." if lacking else ""
+    text = TEXT.format(
+        alt=picture.alt, complete=complete, table=table(records), pictures=Budget().pictures, batch=BATCH,
+        tries=len(RATES), rates=", ".join(f"{factor:g}" for factor in RATES), seed=TUNING_SEED,
+    )  # fmt: skip
+    (folder / f"{NAME}.md").write_text(text, encoding="utf-8")
+
+
+def _by_method(records: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The records of each method that has some, the most accurate method first."""
+    found = {method: [made for made in records if made["method"] == method] for method in METHODS}
+
+    def accuracy(runs: list[dict[str, Any]]) -> float:
+        return median(run["metrics"]["accuracy"]["after"] for run in runs)
+
+    return sorted(((m, runs) for m, runs in found.items() if runs), key=lambda item: -accuracy(item[1]))
+
+
+def _spread(values: list[float], digits: int) -> str:
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"
