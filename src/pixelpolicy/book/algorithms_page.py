@@ -49,8 +49,8 @@ the lowest and the highest in brackets. CPU seconds are of one thread on a machi
   many iterations as the others. **Search** trains nothing and pays for every picture it delivers: best of 12 costs
   twelve. SPO's pictures are candidates of a step; at each of five steps so many are judged by a guess of the picture.
 - Each method is tuned by the same effort: {tries} learning rates, {rates} times the one it had in its lab, each for
-  half of the pictures with seed {seed}, which is not reported; the most accurate on the validation set is taken. All other
-  settings are those of the labs.
+  half of the pictures with seed {seed}, which is not reported; the most accurate on the validation set is taken. All
+  other settings are those of the labs.
 - `pixelpolicy bench` runs what is missing, a thread a run, over cores or, with `--backend dask`, over a cluster. A row
   without a run does not exist.
 
