@@ -370,10 +370,10 @@ settings = ForwardProcessConfig(
     seed=seed(),
 )
 loop_settings = LoopConfig(
-    iterations=choose(smoke=2, cpu=220, gpu=220),
+    iterations=choose(smoke=2, cpu=160, gpu=160),
     learning_rate=2e-3,
     warmup_iterations=2,
-    cooldown_iterations=choose(smoke=0, cpu=60, gpu=60),
+    cooldown_iterations=choose(smoke=0, cpu=40, gpu=40),
     name="NFT",
 )
 
