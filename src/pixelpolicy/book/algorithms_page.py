@@ -37,7 +37,8 @@ Here all have the *same* base (the shapes model), the same prompts, the same rew
 
 **Proxy** is the reward that every method climbs: a small network fitted to the dense verifier. It has a gradient, so
 that ReFL and DRaFT can take part, and errors, which a method may find. **Accuracy** is the share of pictures that the
-strict verifier accepts, which no method is shown, on the test set and on prompts that were held out. **KL** is that of
+strict verifier accepts, which no method is trained on, on the test set and on prompts that were held out; learning
+rates were chosen by it on a validation set apart. **KL** is that of
 the paths of one noisy sampler for all, in nats; that of best of N follows from N. A cell is the median over seeds with
 the lowest and the highest in brackets. CPU seconds are of one thread on a machine that did other things besides.
 
