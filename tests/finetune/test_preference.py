@@ -17,6 +17,8 @@ from pixelpolicy.finetune import (
     d3po_loss,
     diffusion_dpo_loss,
     diffusion_kto_loss,
+    displacement,
+    pair_states,
 )
 from pixelpolicy.finetune.noising import noise_of
 from pixelpolicy.policies import DenoisingPolicy, ode
@@ -185,6 +187,22 @@ def test_the_best_and_the_worst_of_each_group_and_none_of_a_flat_one():
     assert best.tolist() == [1, 8] and worst.tolist() == [0, 7]
     none = best_and_worst(torch.ones(4), torch.tensor([0, 0, 1, 1]))
     assert [rows.tolist() for rows in none] == [[], []]
+
+
+def test_a_pair_is_noised_with_one_draw():
+    winners, losers = torch.randn(2, 3, 4, 8, 8)
+    drawn = iter([(torch.tensor([0.0, 0.3, 1.0]), torch.randn(3, 4, 8, 8))])  # a second draw would raise
+    won, lost, sigma, noise = pair_states(winners, losers, lambda: next(drawn))
+    assert torch.equal(won[0], winners[0]) and torch.equal(lost[2], noise[2])
+    torch.testing.assert_close(won[1], 0.7 * winners[1] + 0.3 * noise[1])
+    torch.testing.assert_close(won - lost, (1 - sigma)[:, None, None, None] * (winners - losers), atol=1e-6, rtol=1e-5)
+
+
+def test_displacement_is_counted_among_the_pairs_that_are_told_apart():
+    errors = [torch.tensor(e) for e in ([0.3, 0.1, 0.5, 0.2], [0.9, 0.5, 0.2, 0.2], [0.2, 0.2, 0.2, 0.2], [0.2] * 4)]
+    won, lost, share = displacement(*errors)
+    assert won.item() == pytest.approx(0.075) and lost.item() == pytest.approx(0.25) and share == 0.5
+    assert displacement(*[torch.ones(3)] * 4)[2] == 0
 
 
 def test_pairs_of_pictures_are_what_the_autoencoder_makes_of_them(make_twin):

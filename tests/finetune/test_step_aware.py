@@ -8,7 +8,9 @@ import torch
 
 from pixelpolicy.finetune import (
     D3PO,
+    GRPO,
     SPO,
+    GRPOConfig,
     Loop,
     LoopConfig,
     StepPreferenceConfig,
@@ -222,3 +224,21 @@ def test_d3po_takes_any_sampler_with_noise(make_twin):
     algorithm.reference = algorithm.policy.frozen_copy()
     experience, _ = algorithm.collect(0)
     assert len(experience) == 2 and all(pairs.step in algorithm.policy.noisy_steps() for pairs in experience)
+
+
+def test_d3pos_first_gradient_points_where_grpos_does(make_twin):
+    """From the same trajectories: both raise what was better than its siblings and lower what was worse."""
+
+    def gradient(kind, config):
+        policy = DenoisingPolicy(make_twin(), partial(ddim_eta, noise=1.0), steps=4, micro_batch=8)
+        algorithm = kind(policy, Reward("redness", redness), draw_prompts, config)
+        experience, metrics = algorithm.collect(0)
+        for losses in algorithm.minibatches(experience, 0):
+            for one in losses:
+                (one()[0] / len(losses)).backward()
+        return torch.cat([p.grad.flatten() for p in algorithm.model.parameters() if p.grad is not None]), metrics
+
+    ours, metrics = gradient(D3PO, StepPreferenceConfig(8, 4, 1))
+    grpos, same = gradient(GRPO, GRPOConfig(8, 4, 1, trained_steps=1000, kl_weight=0.0))
+    assert metrics["reward"] == same["reward"]
+    assert torch.cosine_similarity(ours, grpos, dim=0) > 0.7

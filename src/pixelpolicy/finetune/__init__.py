@@ -14,6 +14,8 @@ from pixelpolicy.finetune.preference import (
     d3po_loss,
     diffusion_dpo_loss,
     diffusion_kto_loss,
+    displacement,
+    pair_states,
     spo_loss,
 )
 from pixelpolicy.finetune.reward_gradient import (
@@ -67,12 +69,14 @@ __all__ = [
     "d3po_loss",
     "diffusion_dpo_loss",
     "diffusion_kto_loss",
+    "displacement",
     "distill",
     "draw_pool",
     "judge_by_leap",
     "last_steps",
     "nft_loss",
     "one_leap",
+    "pair_states",
     "optimise_noise",
     "random_steps",
     "spo_loss",

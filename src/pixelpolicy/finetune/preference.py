@@ -7,6 +7,7 @@ A diffusion model has no likelihood to compare at hand. Its matching error takes
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -199,6 +200,33 @@ def sample_groups(
     return Drawn(prompts, groups, rewards, total(latents)), metrics
 
 
+def pair_states(
+    winners: Float[Tensor, "pairs ..."],
+    losers: Float[Tensor, "pairs ..."],
+    draw: Callable[[], tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs ..."]]],
+) -> tuple[Tensor, Tensor, Float[Tensor, "pairs"], Float[Tensor, "pairs ..."]]:
+    """Noisy winners and losers at the *same* noise levels and noise, then these; each call of ``draw`` gives new ones.
+
+    With noise of its own for each, the difference of two errors would mostly tell whose noise was the easier.
+    """
+    sigma, noise = draw()
+    return noised(winners, noise, sigma), noised(losers, noise, sigma), sigma, noise
+
+
+def displacement(
+    winner: Float[Tensor, "pairs"],
+    loser: Float[Tensor, "pairs"],
+    base_winner: Float[Tensor, "pairs"],
+    base_loser: Float[Tensor, "pairs"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+    """Likelihood displacement in matching errors: by how much winners and losers are matched worse than by the base,
+    and, of the pairs told apart, the share whose *winner* is matched worse (0 where none is told apart)."""
+    won, lost = winner - base_winner, loser - base_loser
+    apart = won < lost
+    share = (won[apart] > 0).float().mean() if apart.any() else won.new_zeros(())
+    return won.mean(), lost.mean(), share
+
+
 # The algorithm --------------------------------------------------------------------------------------------------------
 
 
@@ -219,9 +247,10 @@ class DiffusionDPO:
     """Diffusion-DPO on a fixed set of ``pairs``; without one, on pairs that the network in training makes.
 
     Online pairs are the `best_and_worst` of each group by ``reward``. ``loss_of`` takes the matching errors of winner
-    and loser, then those of the base. The metrics show both apart: ``winner`` and ``loser`` are errors, and
-    ``winner_change`` and ``loser_change`` how much greater they are than the base's. Where ``winner_change`` climbs
-    above 0 the winners are displaced. ``told_apart`` is the share of pairs whose winner gained more.
+    and loser, then those of the base. ``states_of`` is where noise is put in. The metrics show both apart: ``winner``
+    and ``loser`` are errors, and ``winner_change`` and ``loser_change`` how much greater they are than the base's.
+    Where ``winner_change`` climbs above 0 the winners are displaced. ``told_apart`` is the share of pairs whose winner
+    gained more.
 
     Raises `TrainingError` where there are neither pairs nor a reward with prompts.
     """
@@ -234,6 +263,7 @@ class DiffusionDPO:
     loss_of: PairLoss = diffusion_dpo_loss
     choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = best_and_worst
     noise: Callable[[Tensor, int, tuple[int, ...]], tuple[Tensor, Tensor]] = field(default=noise_of)
+    states_of: Callable[[Tensor, Tensor, Callable], tuple[Tensor, Tensor, Tensor, Tensor]] = pair_states
 
     def __post_init__(self) -> None:
         if self.pairs is None and (self.reward is None or self.draw_prompts is None):
@@ -279,17 +309,24 @@ class DiffusionDPO:
             for part in self._division(iteration).optimiser_steps():
                 yield [self._loss(pairs.select(rows), seeds[rows], share, draw) for rows, share in part]
 
+    def errors(
+        self, pairs: Pairs, seeds: Int[Tensor, "pairs"], draw: int = 0
+    ) -> tuple[Float[Tensor, "2*pairs"], Float[Tensor, "2*pairs"]]:
+        """Matching errors of the winners and then of the losers: of the network in training, and of the base."""
+        generator, shape = self.policy.generator, pairs.winners.shape[1:]
+        draws = (self.noise(seeds, draw + 1_000 * again, shape) for again in itertools.count())
+        won, lost, sigma, x1 = self.states_of(pairs.winners, pairs.losers, lambda: next(draws))
+        x0 = torch.cat([pairs.winners, pairs.losers]).to(generator.device)
+        sigma, x1 = (torch.cat([t, t]).to(generator.device) for t in (sigma, x1))  # a pair shares its noise
+        state, conditioning = torch.cat([won, lost]).to(generator.device), generator.encode(pairs.prompts * 2)
+        errors = matching_errors(generator.velocity(state, sigma, *conditioning), x0, x1)
+        with torch.no_grad():
+            base = self.reference.generator.velocity(state, sigma, *conditioning)
+        return errors, matching_errors(base, x0, x1)
+
     def _loss(self, pairs: Pairs, seeds: Tensor, share: float, draw: int) -> Callable:
         def loss() -> tuple[Tensor, dict[str, float]]:
-            generator = self.policy.generator
-            sigma, x1 = self.noise(seeds, draw, pairs.winners.shape[1:])
-            x0 = torch.cat([pairs.winners, pairs.losers]).to(generator.device)
-            sigma, x1 = (torch.cat([t, t]).to(generator.device) for t in (sigma, x1))  # a pair shares its noise
-            state, conditioning = noised(x0, x1, sigma), generator.encode(pairs.prompts * 2)
-            errors = matching_errors(generator.velocity(state, sigma, *conditioning), x0, x1)
-            with torch.no_grad():
-                base = self.reference.generator.velocity(state, sigma, *conditioning)
-                base_errors = matching_errors(base, x0, x1)
+            errors, base_errors = self.errors(pairs, seeds, draw)
             value = self.loss_of(*errors.chunk(2), *base_errors.chunk(2))
             winner, loser = errors.detach().chunk(2)
             winner_change, loser_change = (errors.detach() - base_errors).chunk(2)

@@ -128,12 +128,13 @@ def judge_by_leap(
 
     It takes the place of SPO's step-aware preference model, which was trained on noisy pictures.
     """
-    scores = []
+    scores, end = [], policy.generator.sigmas(policy.steps)[-1]  # decoded is what lies at the last noise level
     for first in range(0, len(prompts), policy.micro_batch):
         rows = slice(first, first + policy.micro_batch)
         part, texts = states[rows], prompts[rows]
         velocity = policy.velocity(part, sigma.to(part.device), policy.conditioning(texts))
-        scores.append(reward(policy.generator.decode(part - sigma.to(part.device) * velocity).float().cpu(), texts))
+        picture = part + (end - sigma).to(part.device) * velocity
+        scores.append(reward(policy.generator.decode(picture).float().cpu(), texts))
     return torch.cat(scores).float().cpu()
 
 
