@@ -95,6 +95,7 @@ def test_what_a_chapter_cites_is_in_the_bibliography(path, root):
         "08-rewards",
         "09-ddpo",
         "10-reward-gradient",
+        "11-preferences",
         "12-grpo",
         "13-forward-process",
         "14-autoregressive",
