@@ -126,6 +126,7 @@ def long_run(runs: list[dict]) -> viz.Picture:
             axis.set(xlabel="iteration", title=f"{key} (validation)")
             axis.title.set_fontsize(9)
     panels[0].legend(frameon=False, fontsize=8)
+    panels[1].set_ylim(0, None)
     said = ", ".join(
         f"{key} on the test pairs from {runs[0]['metrics'][key]['before']:.3f} to "
         f"{spread([run['metrics'][key]['after'] for run in runs])}"
@@ -140,6 +141,13 @@ def long_run(runs: list[dict]) -> viz.Picture:
 
 
 # The table -------------------------------------------------------------------------------------------------------
+
+
+def falls(metrics: list[dict], name: str) -> str:
+    """The greatest fall of accuracy from a look to any later one, and how far the last look is below the best."""
+    runs = [[row["accuracy"] for row in m["runs"][name]] for m in metrics]
+    deepest = spread([max(max(rows[: i + 1]) - value for i, value in enumerate(rows)) for rows in runs])
+    return f"{name} {deepest}, its last look {spread([max(rows) - rows[-1] for rows in runs])} below its best"
 
 
 def table() -> str:
@@ -173,6 +181,8 @@ def table() -> str:
     return "\n".join(lines) + (
         f"\n\n{seeds_of(runs)}, {first['pairs']:,} pairs; offline {judged['offline']:,} pictures "
         f"were judged, online {judged['online']:,}. A look is at 192 pictures, a test at 1,024.\n\n"
+        f"The greatest fall of accuracy from a look to a later one: {falls(metrics, 'DPO')}; "
+        f"{falls(metrics, 'anchored DPO')}.\n\n"
         "Anchored DPO where a share of the choices is wrong, best look within 30 iterations: "
         + ", ".join(f"{share} {value}" for share, value in noise.items())
         + f".\n\nSpread of one pair's gap of errors over draws of noise: shared noise {spreads[0]}, noise of its own "
