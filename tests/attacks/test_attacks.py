@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(
     bool(unavailable()) and os.environ.get("CI") != "true", reason=f"nothing can be shut in: {unavailable()}"
 )
 LIMITS = Limits(seconds=5, cpu_seconds=1, memory_mb=1024)
+PATIENT = Limits(memory_mb=1024)  # for an answer that is to pass on a busy machine, and the first to load torch
 RIGHT = """out = torch.zeros_like(rewards)
 for g in groups.unique():
     mine = rewards[groups == g]
@@ -22,10 +23,10 @@ for g in groups.unique():
 return out"""
 
 
-def graded(body, cache):
+def graded(body, cache, limits=LIMITS):
     text = "def group_advantages(rewards, groups):\n" + "\n".join("    " + line for line in body.splitlines())
     piece = Piece("group_advantages", ("import torch", text), (True, False), text)
-    return examine_piece(piece, 12, "12.1", b"a secret of the tests", cache, limits=LIMITS)
+    return examine_piece(piece, 12, "12.1", b"a secret of the tests", cache, limits=limits)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def cache(tmp_path_factory):
 
 
 def test_an_honest_answer_passes(cache):
-    assert graded(RIGHT, cache).state == "passed"
+    assert graded(RIGHT, cache, PATIENT).state == "passed"
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -45,7 +46,7 @@ def test_attack_scores_nothing(name, cache):
     verdict = graded(ATTACKS[name], cache)
     assert verdict.share == 0, verdict
     assert verdict.explained
-    assert time.monotonic() - started < LIMITS.seconds + 60, "it cost more than its limit and the start of a process"
+    assert time.monotonic() - started < LIMITS.seconds + STARTING, "it cost more than its limit and a process's start"
     assert (cache / "secret.key").read_text() == "not to be read"
     left = [p for p in psutil.Process().children(recursive=True) if "child.py" in " ".join(p.cmdline())]
     assert not left
