@@ -9,6 +9,7 @@ from corpus import ATTACKS
 
 from pixelpolicy.course.grading import Limits, unavailable
 from pixelpolicy.course.grading.examine import examine_piece
+from pixelpolicy.course.grading.sandbox import STARTING
 from pixelpolicy.course.grading.submissions import Piece
 
 pytestmark = pytest.mark.skipif(
