@@ -467,10 +467,10 @@ for name in ("VADER, one frame", "VADER, whole clips"):
 #
 # Nothing in this reward asks for *different* throws. A gradient finds one that is easy to draw and takes it for a
 # prompt, whatever the noise was. Lab 10's remedy is the KL to the base. It needs a step with noise: the last but one
-# draws a little (CPS, 0.4). The weight is 0.05. A leash slows the climb, so we give it twice the clips, and more time.
+# draws a little (CPS, 0.4). The weight is 0.1. A leash slows the climb, so we give it twice the clips, and more time.
 
 # %%
-after, vader_history, training = vader(whole, 80, "VADER, with KL", kl_weight=0.05, batch=192)
+after, vader_history, training = vader(whole, 80, "VADER, with KL", kl_weight=0.1, batch=192)
 show(after, sheet_prompts, "After VADER with a KL, the same prompts and seeds")
 
 # %%
