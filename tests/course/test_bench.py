@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from pixelpolicy.book.algorithms_page import place_page, table
 from pixelpolicy.course import bench as module
@@ -12,6 +13,14 @@ from pixelpolicy.course.parallel import in_parallel
 from pixelpolicy.errors import LabError
 
 TINY = Budget(pictures=192, per_kind=2)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A run takes one thread for itself; here it is in the tests' own process, which goes on."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def tuned(root, method, best=1):
@@ -37,6 +46,8 @@ def test_jobs_run_in_processes_and_keep_their_order(backend, tmp_path):
 def test_a_backend_or_scheduler_that_is_not_there_is_told():
     with pytest.raises(LabError, match="choose one of loky, dask"):
         in_parallel(square, [], backend="threads")
+    with pytest.raises(LabError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        in_parallel(square, [], backend="dask", scheduler="tcp://127.0.0.1:9")
 
 
 def test_a_method_that_is_not_there_is_told(tmp_path):

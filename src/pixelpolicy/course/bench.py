@@ -148,6 +148,7 @@ def measure_base(root: Path, budget: Budget) -> dict[str, float]:
     """What the untouched base measures: made once, and read by every run."""
     path = folder_of(root) / "base.json"
     if not path.exists():
+        torch.set_num_threads(1)
         write_json(path, measure(load("shapes"), budget.per_kind))
     return _read(path)
 
@@ -207,7 +208,7 @@ def bench(
     root = root or course_root()
     if unknown := [method for method in methods if method not in METHODS]:
         raise LabError(f"there is no method {', '.join(unknown)}; choose from {', '.join(METHODS)}")
-    measure_base(root, budget)
+    in_parallel(measure_base, [(root, budget)], title="base", **parallel)
     trials = [(root, m, rate, budget) for m in methods for rate in rates(m) if not _tuned(root, m, rate).exists()]
     in_parallel(tune, trials, title="tuning", **parallel)
     runs = [(root, m, seed, budget) for seed in seeds for m in methods if not _file(root, m, seed).exists()]

@@ -58,7 +58,7 @@ def _cluster(workers: int, scheduler: str | None):
         raise LabError("Dask is not installed: pip install 'pixelpolicy[cluster]'") from error
     try:
         if scheduler:
-            return Client(scheduler, timeout="20s")
+            return Client(scheduler, timeout="10s")
         return Client(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
     except OSError as error:
         raise LabError(f"no Dask scheduler answers at {scheduler}: {error}. Start one with `dask scheduler`") from error
