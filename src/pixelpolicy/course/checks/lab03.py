@@ -594,7 +594,7 @@ def _decision_total(student) -> None:
     same(total, torch.ones((), dtype=torch.float64), atol=1e-4, what="all probabilities together")
 
 
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
 
 
 def _deciding(

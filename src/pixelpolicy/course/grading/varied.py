@@ -56,7 +56,8 @@ def _varied_module(lab: int, secret: bytes) -> types.ModuleType:
     exec(compile(tree, module.__file__, "exec"), vars(module))
     for (of, constant), rename in _RENAMED.items():
         if of == lab:
-            vars(module)[constant] = rename(vars(module)[constant], random.Random(derived(secret, lab, constant)))
+            straight = getattr(importlib.import_module(name), constant)  # a bend would change what is expected
+            vars(module)[constant] = rename(straight, random.Random(derived(secret, lab, constant)))
     return module
 
 
@@ -89,9 +90,23 @@ def _other_rows(tables: list[tuple[Tensor, Tensor]], draw: random.Random) -> lis
     return done
 
 
+def _other_things(layouts: list[tuple], draw: random.Random) -> list[tuple]:
+    """Layouts of things that nobody has seen, in another order; what they share stays as it was."""
+    words: dict[str, str] = {}
+
+    def other(thing: tuple[str, str]) -> tuple[str, str]:
+        return tuple(words.setdefault(word, f"{draw.getrandbits(32):x}") for word in thing)
+
+    def moved(things: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return draw.sample([other(thing) for thing in things], len(things))
+
+    return [(moved(planned), moved(wanted), *rest) for planned, wanted, *rest in layouts]
+
+
 # Constants of a lab that hold texts, graphs and flags: the same ones under other names.
 _RENAMED = {
     (8, "READ"): _other_letters,
+    (14, "LAYOUTS"): _other_things,
     (16, "TOUCHING"): _other_nodes,
     (16, "KEPT"): _other_rows,
 }
