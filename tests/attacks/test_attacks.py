@@ -1,6 +1,7 @@
 """Every attack scores nothing, harms nothing, and ends in time."""
 
 import os
+import shutil
 import time
 
 import psutil
@@ -12,9 +13,9 @@ from pixelpolicy.course.grading.examine import examine_piece
 from pixelpolicy.course.grading.sandbox import STARTING
 from pixelpolicy.course.grading.submissions import Piece
 
-pytestmark = pytest.mark.skipif(
-    bool(unavailable()) and os.environ.get("CI") != "true", reason=f"nothing can be shut in: {unavailable()}"
-)
+# Under CI=true bubblewrap must be there; a machine whose kernel forbids what it does still cannot show anything.
+MISSING = shutil.which("bwrap") is None and os.environ.get("CI") == "true"
+pytestmark = pytest.mark.skipif(bool(unavailable()) and not MISSING, reason=f"nothing can be shut in: {unavailable()}")
 LIMITS = Limits(seconds=5, cpu_seconds=1, memory_mb=1024)
 PATIENT = Limits(memory_mb=1024)  # for an answer that is to pass on a busy machine, and the first to load torch
 RIGHT = """out = torch.zeros_like(rewards)
