@@ -98,6 +98,6 @@ def test_the_table_orders_methods_by_accuracy_and_shows_intervals():
         return {"method": method, "seed": seed, "metrics": metrics, "samples": 5760, "cpu_seconds": 40.0}
 
     rows = table([made("ddpo", seed, 0.6 + seed / 10) for seed in range(3)] + [made("nft", 0, 0.9)]).splitlines()
-    assert rows[2].startswith("| *the base* | | | 0.500 |")
+    assert rows[2].startswith("| *the base* | | 0.500 |")
     assert rows[3].startswith("| DiffusionNFT") and rows[3].endswith("| 5,760 | 40 | 1 of 3 |")
     assert "0.700 (0.600 to 0.800)" in rows[4] and rows[4].endswith("| 3 |")

@@ -20,7 +20,11 @@ COLUMNS = {
 }  # fmt: skip
 MARKS = {"online": "o", "offline": "s", "search": "^"}
 COLOURS = {"online": "#0072B2", "offline": "#D55E00", "search": "#009E73"}
-TEXT = """# All methods on one task
+TEXT = """---
+html_theme.sidebar_secondary.remove: true
+---
+
+# All methods on one task
 
 ```{{figure}} figures/algorithms.png
 :alt: {alt}
@@ -65,11 +69,11 @@ and no other; what carries over are the questions to put to a table like it.
 
 def table(records: list[dict[str, Any]]) -> str:
     """A row a method that has run, best accuracy first, in Markdown."""
-    heads = ["method", "kind", "lab", *(name for name, _ in COLUMNS.values()), "pictures", "CPU seconds", "seeds"]
+    heads = ["method", "lab", *(name for name, _ in COLUMNS.values()), "pictures", "CPU seconds", "seeds"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     base = records[0]["metrics"]
     cells = [f"{base[key]['before']:.{digits}f}" for key, (_, digits) in COLUMNS.items()]
-    lines.append(f"| *the base* | | | {' | '.join(cells)} | 0 | 0 | |")
+    lines.append(f"| *the base* | | {' | '.join(cells)} | 0 | 0 | |")
     for method, runs in _by_method(records):
         told = METHODS[method]
         cite = f" {{cite:p}}`{told.key}`" if told.key else ""
@@ -80,7 +84,8 @@ def table(records: list[dict[str, Any]]) -> str:
         pictures = f"{told.draws} each" if told.kind == "search" else f"{runs[0]['samples']:,}"
         seconds = "" if told.kind == "search" else cpu
         count = f"{len(runs)}" if len(runs) >= SEEDS else f"{len(runs)} of {SEEDS}"
-        row = [f"{told.label}{cite}", told.kind, told.lab, *cells, pictures, seconds, count]
+        kind = "" if told.kind == "online" else f" *({told.kind})*"
+        row = [f"{told.label}{kind}{cite}", told.lab, *cells, pictures, seconds, count]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
@@ -110,7 +115,7 @@ def figure(records: list[dict[str, Any]]) -> viz.Picture:
     for kind in ("online", "offline"):
         axis.plot([], [], MARKS[kind], color=COLOURS[kind], label=kind)
     axis.set(xlabel="CPU seconds of a run", ylabel="strict accuracy, test set")
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
     return viz.picture(
         drawn, alt=f"Strict accuracy of each method after its run; the base has {base:.2f}. {'; '.join(told)}."
     )
@@ -127,7 +132,9 @@ def place_page(root: Path, folder: Path) -> None:
     picture.save(folder / "figures" / "algorithms.png")
     done = {method: len(runs) for method, runs in _by_method(records)}
     lacking = [METHODS[method].label for method in METHODS if done.get(method, 0) < SEEDS]
-    complete = f"**This table is partial**: {SEEDS} seeds are not yet there of {', '.join(lacking)}." if lacking else ""
+    complete = (
+        f"**This table is partial**: fewer than {SEEDS} seeds have been run of {', '.join(lacking)}." if lacking else ""
+    )
     text = TEXT.format(
         alt=picture.alt, complete=complete, table=table(records), pictures=Budget().pictures, batch=BATCH,
         tries=len(RATES), rates=", ".join(f"{factor:g}" for factor in RATES), seed=TUNING_SEED,
