@@ -120,7 +120,10 @@ def test_a_new_chapter_and_lab_need_no_list(root, tmp_path, fake_assets):
         ("Foundations", [{"file": "labs/03-reinforce"}]),
         ("Images", [{"file": "chapters/12-grpo", "sections": [{"file": "labs/12-grpo"}]}]),
         ("Video and three dimensions", [{"file": "chapters/16-three-d"}]),
-        ("Reference", [{"file": "reward-explorer"}, {"file": "atlas"}, {"file": "results"}, {"file": "bibliography"}]),
+        (
+            "Reference",
+            [{"file": name} for name in ("algorithms", "reward-explorer", "atlas", "results", "bibliography")],
+        ),
     ]
     record = json.loads((copy / "benchmarks" / "explorer" / "states.json").read_text())
     explorer, about = staged / "assets" / "explorer", "engine.json"

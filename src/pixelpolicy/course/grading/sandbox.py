@@ -232,6 +232,8 @@ def _bwrap(grader: Path, library: Path, blocked: tuple[str, ...], rules: int, si
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     for name, value in _environment().items():
         command += ["--setenv", name, value]
+    # before Python is bound, which may itself lie below /tmp
+    command += ["--size", size, "--perms", "0700", "--tmpfs", "/tmp"]
     for place in ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"):
         command += ["--ro-bind-try", place, place]
     for place in sorted({sys.prefix, sys.base_prefix, *sys.exec_prefix.split("\0")}):
@@ -245,7 +247,7 @@ def _bwrap(grader: Path, library: Path, blocked: tuple[str, ...], rules: int, si
         command += (
             ["--size", "4096", "--tmpfs", str(place)] if place.is_dir() else ["--ro-bind", "/dev/null", str(place)]
         )
-    command += ["--size", size, "--perms", "0700", "--tmpfs", "/tmp", "--size", size, "--tmpfs", "/dev/shm"]
+    command += ["--size", size, "--tmpfs", "/dev/shm"]
     return [*command, "--remount-ro", "/", "--chdir", "/tmp", "--seccomp", str(rules)]
 
 
