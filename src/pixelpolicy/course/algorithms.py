@@ -65,7 +65,7 @@ class Method:
 
     ``kind`` is "online", "offline" (its pictures are all of the base) or "search" (nothing is trained). ``make`` takes
     the student, a seed and a budget; ``batch`` is how many pictures an iteration draws, offline how many it uses.
-    ``note`` says where its pictures are not those of the others. A search draws ``draws`` pictures for one delivered.
+    A search draws ``draws`` pictures for one delivered.
     """
 
     label: str
@@ -76,7 +76,6 @@ class Method:
     learning_rate: float = 5e-4
     batch: int = BATCH
     draws: int = 1
-    note: str = ""
 
 
 ETA, SDE = partial(ddim_eta, noise=1.0), partial(flow_sde, noise=0.7)
@@ -155,9 +154,6 @@ def forward_process(algorithm: Callable) -> Make:
 REFL = reward_gradient(one_leap(2, 3), {"objective": partial(hinge, enough=1.0)})
 DANCE = policy_gradient(GRPO, partial(dance_sde, noise=0.3), kl_weight=0.0)
 MIX = policy_gradient(GRPO, SDE, {"choose_steps": window_steps}, trained_steps=2, noise_only_where_trained=True)
-CANDIDATES = (
-    "its pictures are candidates of a step: at each of five steps so many are judged, by a guess of the picture"
-)
 
 METHODS: dict[str, Method] = {
     "rwr": Method("RWR", "online", "09", "peters2007rwr", reward_weighted(partial(exponential, beta=0.03)), 2e-4),
@@ -170,7 +166,7 @@ METHODS: dict[str, Method] = {
     "dpo-anchored": Method("Diffusion-DPO, anchored", "offline", "11", "wallace2023ddpo", offline_dpo(2.0), 3e-4),
     "kto": Method("Diffusion-KTO", "offline", "11", "li2024kto", offline_kto, 3e-4),
     "d3po": Method("D3PO", "online", "11", "yang2023d3po", step_preference(D3PO), 3e-4),
-    "spo": Method("SPO", "online", "11", "liang2024spo", step_preference(SPO), 3e-4, note=CANDIDATES),
+    "spo": Method("SPO", "online", "11", "liang2024spo", step_preference(SPO), 3e-4),
     "flow-grpo": Method("Flow-GRPO", "online", "12", "liu2025flowgrpo", policy_gradient(GRPO, SDE)),
     "dance-grpo": Method("DanceGRPO", "online", "12", "xue2025dancegrpo", DANCE),
     "mix-grpo": Method("MixGRPO", "online", "12", "li2025mixgrpo", MIX),

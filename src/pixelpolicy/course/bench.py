@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from pixelpolicy.course import algorithms
 from pixelpolicy.course.algorithms import METHODS, Budget, noisy
@@ -192,6 +193,11 @@ def collect(root: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _called(job: tuple[Callable, tuple]) -> None:
+    function, given = job
+    function(*given)
+
+
 def bench(
     methods: Sequence[str] = tuple(METHODS),
     seeds: Sequence[int] = (0, 1, 2),
@@ -208,9 +214,9 @@ def bench(
     root = root or course_root()
     if unknown := [method for method in methods if method not in METHODS]:
         raise LabError(f"there is no method {', '.join(unknown)}; choose from {', '.join(METHODS)}")
-    in_parallel(measure_base, [(root, budget)], title="base", **parallel)
-    trials = [(root, m, rate, budget) for m in methods for rate in rates(m) if not _tuned(root, m, rate).exists()]
-    in_parallel(tune, trials, title="tuning", **parallel)
-    runs = [(root, m, seed, budget) for seed in seeds for m in methods if not _file(root, m, seed).exists()]
-    in_parallel(run, runs, title="runs", **parallel)
+    trials = [(tune, (root, m, r, budget)) for m in methods for r in rates(m) if not _tuned(root, m, r).exists()]
+    runs = [(run, (root, m, seed, budget)) for seed in seeds for m in methods if not _file(root, m, seed).exists()]
+    for title, jobs in (("base", [(measure_base, (root, budget))]), ("tuning", trials), ("runs", runs)):
+        for _ in tqdm(in_parallel(_called, jobs, **parallel), desc=title, total=len(jobs)):
+            pass  # each leaves its own file, so that nothing is lost when the rest is interrupted
     return collect(root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,42 +12,33 @@ BACKENDS = ("loky", "dask")
 
 
 def in_parallel(
-    function: Callable[..., Any],
-    jobs: Iterable[tuple],
+    function: Callable[[Any], Any],
+    jobs: Iterable[Any],
     *,
     workers: int = 1,
     backend: str = "loky",
     scheduler: str | None = None,
-    title: str = "jobs",
-) -> list[Any]:
-    """``[function(*job) for job in jobs]``, in processes of their own, with a progress bar; in the order of the jobs.
+) -> Iterator[Any]:
+    """``function`` of each job in processes of their own; what it gives, as soon as it is there, in any order.
 
-    ``backend`` "dask" sends them to the cluster whose scheduler has the address ``scheduler``, or without one to
-    ``workers`` processes on this machine. Processes have one thread, and see the same folders: what a job must leave
-    behind it writes itself, so that nothing is lost when the rest is interrupted.
+    ``backend`` "dask" sends the jobs to the cluster whose scheduler has the address ``scheduler``, or without one to
+    ``workers`` processes on this machine. Processes have one thread, and see the same folders.
 
     Raises `LabError` for an unknown backend, and where Dask is not installed or its scheduler does not answer. An
     error in a job ends the others and is raised here.
     """
     from joblib import Parallel, delayed, parallel_config
-    from tqdm.auto import tqdm
 
     if backend not in BACKENDS:
         raise LabError(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}")
-    listed = list(jobs)
+    calls = [delayed(function)(job) for job in jobs]
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=len(listed), desc=title))
-
-        class Told(Parallel):
-            def print_progress(self) -> None:
-                bar.update(self.n_completed_tasks - bar.n)
-
         if backend == "dask":
             stack.enter_context(_cluster(workers, scheduler))
             stack.enter_context(parallel_config(backend="dask"))
         else:
             stack.enter_context(parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1))
-        return Told(batch_size=1, pre_dispatch="2*n_jobs")(delayed(function)(*job) for job in listed)
+        yield from Parallel(batch_size=1, return_as="generator_unordered")(calls)
 
 
 def _cluster(workers: int, scheduler: str | None):

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import joblib
 from tqdm import tqdm
 
 from pixelpolicy.course.build import lab_notebook
@@ -24,6 +23,7 @@ from pixelpolicy.course.grading import examine
 from pixelpolicy.course.grading.examine import Verdict, examine_piece
 from pixelpolicy.course.grading.sandbox import Limits, unavailable
 from pixelpolicy.course.grading.submissions import Piece, Submission, find_submissions, piece_of, read_notebook
+from pixelpolicy.course.parallel import in_parallel
 from pixelpolicy.course.source import Source, find_source, read_source
 from pixelpolicy.errors import GradingError, PixelPolicyError
 
@@ -191,16 +191,7 @@ def _all(
 
 
 def _parallel(items: list, work: Callable, jobs: int, dask: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    calls = (joblib.delayed(work)(item) for item in items)
-    if dask is None:
-        yield from joblib.Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")(calls)
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise GradingError("grading on a cluster needs `distributed`: pip install distributed") from error
-    with Client(dask, set_as_default=True), joblib.parallel_config(backend="dask"):
-        yield from joblib.Parallel(return_as="generator_unordered")(calls)
+    return in_parallel(work, items, workers=jobs, backend="dask" if dask else "loky", scheduler=dask)
 
 
 def _stored(out: Path, key: str) -> Verdict | None:
