@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pixelpolicy.finetune import (
     AWM,
@@ -40,6 +41,7 @@ from pixelpolicy.finetune.batch import BatchConfig
 from pixelpolicy.finetune.preference import sample_groups
 from pixelpolicy.finetune.reward_gradient import hinge
 from pixelpolicy.finetune.reward_weighted import best_of_group, exponential
+from pixelpolicy.finetune.search import Found, draw_pool, steer
 from pixelpolicy.generators.image import ImageGenerator
 from pixelpolicy.policies import DenoisingPolicy, cps, dance_sde, ddim_eta, flow_sde, ode
 from pixelpolicy.rewards import learned_proxy
@@ -57,6 +59,7 @@ class Budget:
 
 
 Make = Callable[[ImageGenerator, int, Budget], Any]
+Search = Callable[[ImageGenerator, list[str], Tensor], Found]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Method:
 
     ``kind`` is "online", "offline" (its pictures are all of the base) or "search" (nothing is trained). ``make`` takes
     the student, a seed and a budget; ``batch`` is how many pictures an iteration draws, offline how many it uses.
-    A search draws ``draws`` pictures for one delivered.
+    ``search`` delivers a picture for each prompt and seed, the chosen of ``draws`` that it pays for.
     """
 
     label: str
@@ -75,6 +78,7 @@ class Method:
     make: Make | None = None
     learning_rate: float = 5e-4
     batch: int = BATCH
+    search: Search | None = None
     draws: int = 1
 
 
@@ -151,6 +155,18 @@ def forward_process(algorithm: Callable) -> Make:
     )
 
 
+def best_of(draws: int) -> Search:
+    return lambda base, texts, seeds: draw_pool(
+        plain(base), learned_proxy(), texts, seeds=seeds, draws=draws
+    ).best(draws)  # fmt: skip
+
+
+def steered(particles: int) -> Search:
+    return lambda base, texts, seeds: steer(
+        DenoisingPolicy(base, ETA, steps=10, micro_batch=96), learned_proxy(), texts, seeds=seeds, particles=particles
+    )
+
+
 REFL = reward_gradient(one_leap(2, 3), {"objective": partial(hinge, enough=1.0)})
 DANCE = policy_gradient(GRPO, partial(dance_sde, noise=0.3), kl_weight=0.0)
 MIX = policy_gradient(GRPO, SDE, {"choose_steps": window_steps}, trained_steps=2, noise_only_where_trained=True)
@@ -173,6 +189,7 @@ METHODS: dict[str, Method] = {
     "cps": Method("Flow-CPS", "online", "12", "wang2025cps", policy_gradient(GRPO, partial(cps, noise=0.5))),
     "nft": Method("DiffusionNFT", "online", "13", "zheng2025nft", forward_process(DiffusionNFT)),
     "awm": Method("AWM", "online", "13", "xue2025awm", forward_process(AWM)),
-    "best-of-4": Method("best of 4", "search", "13", "", draws=4),
-    "best-of-12": Method("best of 12", "search", "13", "", draws=12),
+    "best-of-4": Method("best of 4", "search", "13", "", search=best_of(4), draws=4),
+    "best-of-12": Method("best of 12", "search", "13", "", search=best_of(12), draws=12),
+    "steered-4": Method("steering, 4 particles", "search", "13", "singhal2025fk", search=steered(4), draws=4),
 }
