@@ -8,7 +8,7 @@ import torch
 from pixelpolicy.book.algorithms_page import place_page, table
 from pixelpolicy.course import bench as module
 from pixelpolicy.course.algorithms import METHODS, Budget
-from pixelpolicy.course.bench import bench, chosen_rate, collect, rates
+from pixelpolicy.course.bench import RATES, bench, chosen_rate, collect, rates
 from pixelpolicy.course.parallel import in_parallel
 from pixelpolicy.errors import LabError
 
@@ -23,8 +23,8 @@ def threads():
     torch.set_num_threads(before)
 
 
-def tuned(root, method, best=1):
-    """A method whose middle trial, or another, was the most accurate."""
+def tuned(root, method, best=RATES.index(1)):
+    """A method whose trial at the rate of its lab, or another, was the most accurate."""
     for place, rate in enumerate(rates(method)):
         path = root / "benchmarks" / "algorithms" / method / f"tuning-{rate:g}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,10 @@ def test_a_method_that_is_not_there_is_told(tmp_path):
 
 
 def test_the_rate_of_the_most_accurate_trial_is_taken(tmp_path):
-    tuned(tmp_path, "nft", best=2)
+    tuned(tmp_path, "nft", best=RATES.index(2))
     assert chosen_rate(tmp_path, "nft") == max(rates("nft"))
     (tmp_path / "benchmarks" / "algorithms" / "nft" / f"tuning-{rates('nft')[0]:g}.json").unlink()
-    with pytest.raises(LabError, match=r"nft is not tuned: tuning-0.00025.json missing"):
+    with pytest.raises(LabError, match=r"nft is not tuned: tuning-0.000125.json missing"):
         chosen_rate(tmp_path, "nft")
 
 
@@ -76,6 +76,7 @@ def test_what_is_there_is_left_alone_and_the_rest_is_run(tmp_path, monkeypatch):
 
     place_page(tmp_path, tmp_path)
     page = (tmp_path / "algorithms.md").read_text()
+    assert "**best of 4**" in page and "**DiffusionNFT**" in page and "**AWM**" not in page
     assert "This table is partial" in page and "| 1 of 3 |" in page and "DDPO" in page
     assert "{cite:p}`zheng2025nft`" in page and (tmp_path / "figures" / "algorithms.png").exists()
 
@@ -94,7 +95,11 @@ def test_the_table_orders_methods_by_accuracy_and_shows_intervals():
         metrics = {key: {"before": 0.5, "after": value} for key in keys}
         return {"method": method, "seed": seed, "metrics": metrics, "samples": 5760, "cpu_seconds": 40.0}
 
-    rows = table([made("ddpo", seed, 0.6 + seed / 10) for seed in range(3)] + [made("nft", 0, 0.9)]).splitlines()
+    rows = table(
+        [made("ddpo", seed, 0.6 + seed / 10) for seed in range(3)] + [made("nft", 0, 0.9)],
+        {"13": "13-forward-process"},
+    ).splitlines()
     assert rows[2].startswith("| *the base* | | 0.500 |")
+    assert "[13](labs/13-forward-process.ipynb)" in rows[3] and "| 09 |" in rows[4]
     assert rows[3].startswith("| DiffusionNFT") and rows[3].endswith("| 5,760 | 40 | 1 of 3 |")
     assert "0.700 (0.600 to 0.800)" in rows[4] and rows[4].endswith("| 3 |")

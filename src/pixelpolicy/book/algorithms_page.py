@@ -8,16 +8,22 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pixelpolicy import viz
+from pixelpolicy import atlas, viz
 from pixelpolicy.course.algorithms import BATCH, METHODS, Budget
 from pixelpolicy.course.bench import NAME, RATES, TUNING_SEED
 from pixelpolicy.course.results import read_benchmark
+from pixelpolicy.rl import best_of_n_kl
 
 SEEDS = 3  # that a complete row has
 COLUMNS = {
     "proxy": ("proxy", 3), "accuracy": ("accuracy", 3), "accuracy_held_out": ("held-out prompts", 3),
     "diversity": ("diversity", 3), "kl_nats": ("KL, nats", 1),
 }  # fmt: skip
+WITHOUT_PAPER = {
+    "best-of-4": "four pictures are drawn, the one that the reward likes best is delivered.",
+    "best-of-12": "the same with twelve.",
+    "dpo-anchored": "the same with a penalty where a winner is matched worse than by the base.",
+}
 MARKS = {"online": "o", "offline": "s", "search": "^"}
 COLOURS = {"online": "#0072B2", "offline": "#D55E00", "search": "#009E73"}
 TEXT = """---
@@ -37,14 +43,23 @@ Which method should you take? Papers do not answer that: each compares on a base
 Here all have the *same* base (the shapes model), the same prompts, the same reward and the same number of pictures.
 {complete}
 
-{table}
+````{{table}}
+:class: atlas-table ordered
+
+{table}````
 
 **Proxy** is the reward that every method climbs: a small network fitted to the dense verifier. It has a gradient, so
 that ReFL and DRaFT can take part, and errors, which a method may find. **Accuracy** is the share of pictures that the
 strict verifier accepts, which no method is trained on, on the test set and on prompts that were held out; learning
 rates were chosen by it on a validation set apart. **KL** is that of
-the paths of one noisy sampler for all, in nats; that of best of N follows from N. A cell is the median over seeds with
-the lowest and the highest in brackets. CPU seconds are of one thread on a machine that did other things besides.
+the paths of one noisy sampler for all, in nats; a search leaves the network as it is and has none. (What best of N
+delivers is at most $\\log N - (N - 1) / N$ nats from the base: {kl_4:.2f} for 4, {kl_12:.2f} for 12.) A cell is the
+median over seeds with the lowest and the highest in brackets. CPU seconds are of one thread on a machine that did other
+things besides. A heading orders the table.
+
+## What each does
+
+{lines}
 
 ## How it was made
 
@@ -67,27 +82,40 @@ and no other; what carries over are the questions to put to a table like it.
 """
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """A row a method that has run, best accuracy first, in Markdown."""
+def table(records: list[dict[str, Any]], labs: dict[str, str]) -> str:
+    """A row a method that has run, best accuracy first, in Markdown; ``labs`` are the names of labs by number."""
     heads = ["method", "lab", *(name for name, _ in COLUMNS.values()), "pictures", "CPU seconds", "seeds"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     base = records[0]["metrics"]
-    cells = [f"{base[key]['before']:.{digits}f}" for key, (_, digits) in COLUMNS.items()]
+    cells = [f"{base[key]['before'] if key in base else 0:.{digits}f}" for key, (_, digits) in COLUMNS.items()]
     lines.append(f"| *the base* | | {' | '.join(cells)} | 0 | 0 | |")
     for method, runs in _by_method(records):
         told = METHODS[method]
         cite = f" {{cite:p}}`{told.key}`" if told.key else ""
-        cells = [
-            _spread([run["metrics"][key]["after"] for run in runs], digits) for key, (_, digits) in COLUMNS.items()
-        ]
+        cells = [_spread([run["metrics"][key]["after"] for run in runs if key in run["metrics"]], digits)
+                 for key, (_, digits) in COLUMNS.items()]  # fmt: skip
         cpu = _spread([run["cpu_seconds"] for run in runs], 0)
         pictures = f"{told.draws} each" if told.kind == "search" else f"{runs[0]['samples']:,}"
         seconds = "" if told.kind == "search" else cpu
         count = f"{len(runs)}" if len(runs) >= SEEDS else f"{len(runs)} of {SEEDS}"
         kind = "" if told.kind == "online" else f" *({told.kind})*"
-        row = [f"{told.label}{kind}{cite}", told.lab, *cells, pictures, seconds, count]
+        row = [f"{told.label}{kind}{cite}", lab_link(told.lab, labs), *cells, pictures, seconds, count]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
+
+
+def lab_link(number: str, labs: dict[str, str]) -> str:
+    """A lab's number, leading to its page where there is one."""
+    return f"[{number}](labs/{labs[number]}.ipynb)" if number in labs else number
+
+
+def lines(records: list[dict[str, Any]], labs: dict[str, str]) -> str:
+    """What each method in the table does, in the order of the labs: a line of our own from the atlas."""
+    entries, done = {entry.key: entry for entry in atlas.load()}, dict(_by_method(records))
+    told = [(METHODS[method], WITHOUT_PAPER.get(method)) for method in METHODS if method in done]
+    return "\n".join(
+        f"- **{one.label}** (lab {lab_link(one.lab, labs)}): {line or entries[one.key].one_line}" for one, line in told
+    )
 
 
 def figure(records: list[dict[str, Any]]) -> viz.Picture:
@@ -135,8 +163,10 @@ def place_page(root: Path, folder: Path) -> None:
     complete = (
         f"**This table is partial**: fewer than {SEEDS} seeds have been run of {', '.join(lacking)}." if lacking else ""
     )
+    labs = atlas.numbered(root / "solutions", "py")
     text = TEXT.format(
-        alt=picture.alt, complete=complete, table=table(records), pictures=Budget().pictures, batch=BATCH,
+        alt=picture.alt, complete=complete, table=table(records, labs), lines=lines(records, labs),
+        kl_4=best_of_n_kl(4), kl_12=best_of_n_kl(12), pictures=Budget().pictures, batch=BATCH,
         tries=len(RATES), rates=", ".join(f"{factor:g}" for factor in RATES), seed=TUNING_SEED,
     )  # fmt: skip
     (folder / f"{NAME}.md").write_text(text, encoding="utf-8")
@@ -153,5 +183,7 @@ def _by_method(records: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
 
 
 def _spread(values: list[float], digits: int) -> str:
+    if not values:
+        return "–"
     low, middle, high = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
     return middle if low == high else f"{middle} ({low} to {high})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -15,7 +16,8 @@ from pixelpolicy.atlas.data import GROUNDWORK, Entry
 from pixelpolicy.atlas.finding import plain, searched
 
 FOLDER = "atlas"
-SCRIPTS, STYLE, PLACE = (f"{FOLDER}/dataTables.min.js", f"{FOLDER}/atlas.js"), f"{FOLDER}/atlas.css", "data-atlas"
+LIBRARY, STYLE = f"{FOLDER}/dataTables.min.js", f"{FOLDER}/atlas.css"
+PLACE, ORDERED = "data-atlas", "ordered"  # of the atlas's own table, and of any that its headings order
 COLUMNS = ("Work", "Year", "Domain", "Family", "Role", "Reward", "Code", "In this course")
 # Domains of the timeline, bottom first: their names and colours, each at least 3 to 1 on white and on the dark page.
 BANDS = (
@@ -227,8 +229,10 @@ def _summary(entries: list[Entry]) -> str:
 
 
 def add_files(app: Any, body: str) -> None:
-    """Let a page whose text has the table load what it needs."""
-    if PLACE in body or "atlas-figure" in body:
+    """Let a page whose text has such a table or figure load what it needs."""
+    ordered = re.search(rf'<table class="[^"]*\b{ORDERED}\b', body)
+    if PLACE in body or ordered or "atlas-figure" in body:
         app.add_css_file(STYLE, priority=810)
-        for place, script in enumerate(SCRIPTS):
+        scripts = [LIBRARY, *[f"{FOLDER}/atlas.js"] * (PLACE in body), *[f"{FOLDER}/ordered.js"] * bool(ordered)]
+        for place, script in enumerate(scripts):
             app.add_js_file(script, priority=810 + place, defer="defer")
