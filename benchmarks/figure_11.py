@@ -5,6 +5,7 @@ nothing and fails where the table is not that of the records.
 """
 
 import argparse
+import json
 
 import torch
 from chapter import ROOT, Chapter, axes, spread
@@ -20,6 +21,7 @@ from pixelpolicy.worlds import shapes
 
 COLOURS = {"DPO": viz.COLOURS["dpo"], "anchored DPO": OTHERS[0], "KTO": OTHERS[2], "online": OTHERS[3]}
 SEEDS = ("-", "--", ":")
+FALL, FALLS = "11-preferences-fall", {"dpo": "DPO", "dpo-anchored": "anchored DPO"}
 
 
 def seeds_of(runs: list[dict]) -> str:
@@ -113,6 +115,45 @@ def displacement(runs: list[dict]) -> viz.Picture:
     )
 
 
+# What comes after the best -----------------------------------------------------------------------------------------
+
+
+def fall(runs: list[dict]) -> viz.Picture:
+    """Looks at the validation set, and the best of each run; a line a seed."""
+    figure, panels = axes(2)
+    for method, name in FALLS.items():
+        for style, run in zip(SEEDS, [run for run in runs if run["method"] == method], strict=False):
+            log = json.loads((ROOT / "benchmarks" / FALL / method / f"seed-{run['seed']}.json").read_text())
+            rows = [row for row in log if "accuracy" in row]
+            top = max(rows, key=lambda row: row["accuracy"])
+            for axis, key in zip(panels, ("accuracy", "diversity"), strict=True):
+                label = name if style == "-" else None
+                axis.plot([r["iteration"] for r in rows], [r[key] for r in rows], style, color=COLOURS[name],
+                          label=label)  # fmt: skip
+                axis.set(xlabel="iteration", title=f"{key} (validation)")
+                axis.title.set_fontsize(9)
+            panels[0].plot(top["iteration"], top["accuracy"], "o", color=COLOURS[name], markersize=6)
+    panels[1].set_ylim(0, None)
+    panels[0].legend(frameon=False, fontsize=8)
+    return viz.picture(
+        figure,
+        alt=f"Two panels over 300 iterations, a line a seed. Left, accuracy, a disc at each best look; right, "
+        f"diversity. On the test set: {fallen(runs)}.",
+    )
+
+
+def fallen(runs: list[dict]) -> str:
+    """Accuracy on the test set, at the look that was chosen and at the end."""
+    return "; ".join(
+        f"{name} "
+        + ", ".join(
+            f"{spread([run['metrics'][f'accuracy_{when}']['after'] for run in runs if run['method'] == method])} {said}"
+            for when, said in (("best", "at the best look"), ("end", "at the end"))
+        )
+        for method, name in FALLS.items()
+    )
+
+
 # The recorded long run -------------------------------------------------------------------------------------------
 
 
@@ -171,6 +212,12 @@ def table() -> str:
         for key in ("test", "test_diversity"):
             cells.append(spread([m[key][name] for m in metrics]) if name in first[key] else "")
         lines.append(f"| {name}, {looks[0][-1]['iteration']:.0f} iterations | {' | '.join(cells)} |")
+    falling = made(FALL)
+    for method, name in FALLS.items():
+        mine = [run["metrics"] for run in falling if run["method"] == method]
+        for when, said in (("best", "at its best look"), ("end", "at its end")):
+            cells = [spread([m[f"{key}_{when}"]["after"] for m in mine]) for key in ("accuracy", "diversity")]
+            lines.append(f"| {name}, 300 iterations, {seeds_of(mine)}, {said} | | | {' | '.join(cells)} |")
     if long:
         scores = [[r["metrics"][key]["after"] for r in long] for key in ("accuracy", "diversity")]
         lines.append(f"| recorded long run (KTO), {seeds_of(long)} | | | {spread(scores[0])} | "
@@ -199,6 +246,7 @@ def main() -> None:
         return
     CHAPTER.place(losses(), "11-losses")
     CHAPTER.place(displacement(made("11-preferences")), "11-displacement")
+    CHAPTER.place(fall(made(FALL)), "11-fall")
     CHAPTER.place(long_run(made("11-preferences-long")), "11-long-run")
     CHAPTER.place(before_after(), "11-before-after")
 

@@ -32,21 +32,22 @@ LOOP = LoopConfig(
 )
 
 
-def labelled(generator: ImageGenerator, seed: int) -> Labelled:
-    """The best and the worst of each group of four pictures, as wanted and unwanted; flat groups are left out."""
+def drawn_pairs(generator: ImageGenerator, seed: int, groups: int) -> Pairs:
+    """The best and the worst of each group of four pictures; flat groups are left out."""
     rng = np.random.default_rng([seed, 11])
-    texts, groups = grouped(shapes.draw_prompts(GROUPS, rng), SETTINGS.group_size)
+    texts, of = grouped(shapes.draw_prompts(groups, rng), SETTINGS.group_size)
     drawn = DenoisingPolicy(generator, ode, steps=10).rollout(
         texts, seeds=torch.from_numpy(rng.integers(2**62, size=len(texts)))
     )
-    best, worst = best_and_worst(shapes_dense()(drawn.samples, texts), groups)
+    best, worst = best_and_worst(shapes_dense()(drawn.samples, texts), of)
     latents = pictures_of(drawn).float()
-    return Labelled.of_pairs(Pairs([texts[row] for row in best], latents[best], latents[worst]))
+    return Pairs([texts[row] for row in best], latents[best], latents[worst])
 
 
 def make(student: ImageGenerator, seed: int) -> DiffusionKTO:
     policy = DenoisingPolicy(student, partial(cps, noise=0.5), steps=6)  # its noise is for the record's KL alone
-    return DiffusionKTO(policy, config=replace(SETTINGS, seed=seed), labelled=labelled(student, seed))
+    labelled = Labelled.of_pairs(drawn_pairs(student, seed, GROUPS))
+    return DiffusionKTO(policy, config=replace(SETTINGS, seed=seed), labelled=labelled)
 
 
 if __name__ == "__main__":
