@@ -14,6 +14,8 @@ IN_VENV := .venv/bin/python
 READY := .venv/ready-$(VERSION)
 # More words for pip where torch is installed, as in: make lab TORCH_FROM="--index-url ADDRESS"
 TORCH_FROM ?=
+# Tests go to a process a core, a thread each; those of a group (the book's pages) stay together.
+SPREAD = -n auto --maxprocesses 4 --dist loadgroup
 
 help:
 	@echo "make lab             make the environment if need be, and open the course in JupyterLab (LAB=12 picks a lab)"
@@ -56,12 +58,12 @@ run: $(READY)
 	@$(IN_VENV) -m pixelpolicy run $(LAB)
 
 test: $(READY)
-	@echo "Running every test: some minutes."
-	@$(IN_VENV) -m pytest
+	@echo "Running every test, on up to four cores: some minutes."
+	@$(IN_VENV) -m pytest $(SPREAD)
 
 test-fast: $(READY)
 	@echo "Running the tests that take seconds: 3 minutes at most."
-	@$(IN_VENV) -m pytest -m "not slow"
+	@$(IN_VENV) -m pytest -m "not slow" $(SPREAD)
 
 check: $(READY)
 	@echo "Checking the course: about a minute."
