@@ -52,7 +52,7 @@ that ReFL and DRaFT can take part, and errors, which a method may find. **Accura
 strict verifier accepts, which no method is trained on, on the test set and on prompts that were held out; learning
 rates were chosen by it on a validation set apart. **KL** is that of
 the paths of one noisy sampler for all, in nats; a search leaves the network as it is and has none. (What best of N
-delivers is at most $\log N - (N - 1) / N$ nats from the base.) A cell is the
+delivers is at most $\\log N - (N - 1) / N$ nats from the base.) A cell is the
 median over seeds with the lowest and the highest in brackets. CPU seconds are of one thread on a machine that did other
 things besides. A heading orders the table.
 
