@@ -23,8 +23,8 @@ WITHOUT_PAPER = {
     "best-of-12": "the same with twelve.",
     "dpo-anchored": "the same with a penalty where a winner is matched worse than by the base.",
 }
-MARKS = {"online": "o", "offline": "s", "search": "^"}
 COLOURS = {"online": "#0072B2", "offline": "#D55E00", "search": "#009E73"}
+DASHES = {"accuracy": (0, (5, 2)), "proxy": (0, (1, 2)), "diversity": (0, (5, 2))}
 TEXT = """---
 html_theme.sidebar_secondary.remove: true
 ---
@@ -34,8 +34,9 @@ html_theme.sidebar_secondary.remove: true
 ```{{figure}} figures/algorithms.png
 :alt: {alt}
 
-Strict accuracy on the test set over the CPU seconds of a run: median over seeds, lines from the lowest to the highest.
-Dashed, the untouched base.
+After a run of each method: strict accuracy (full discs) and the proxy that was climbed (rings), diversity, and what it
+cost. A disc is the median over seeds, its line goes from the lowest to the highest. Grey lines: the untouched base, its
+proxy dotted.
 ```
 
 Which method should you take? Papers do not answer that: each compares on a base, a reward and a budget of its own.
@@ -118,33 +119,40 @@ def lines(records: list[dict[str, Any]], labs: dict[str, str]) -> str:
 
 
 def figure(records: list[dict[str, Any]]) -> viz.Picture:
-    """Accuracy over CPU seconds, a mark a method that trains; levels for the base and the searches."""
-    drawn = Figure(figsize=(8.4, 4.6), layout="constrained")
-    axis, told = drawn.subplots(), []
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
-    base = records[0]["metrics"]["accuracy"]["before"]
-    axis.axhline(base, color="#777777", linestyle=(0, (5, 2)), linewidth=1.2)
-    axis.annotate("base", (1, base), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
-    for method, runs in _by_method(records):
-        one, values = METHODS[method], [run["metrics"]["accuracy"]["after"] for run in runs]
-        told.append(f"{one.label} {median(values):.2f}")
-        colour = COLOURS[one.kind]
-        if one.kind == "search":
-            axis.axhline(median(values), color=colour, linestyle=(0, (1, 2)), linewidth=1.4)
-            at = (0, median(values))
-            axis.annotate(one.label, at, xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
-            continue
-        x = median(run["cpu_seconds"] for run in runs)
-        axis.plot([x, x], [min(values), max(values)], color=colour, linewidth=1.2)
-        axis.plot(x, median(values), MARKS[one.kind], color=colour, markersize=6)
-        axis.annotate(one.label, (x, median(values)), (5, 3), textcoords="offset points", fontsize=8)
-    for kind in ("online", "offline"):
-        axis.plot([], [], MARKS[kind], color=COLOURS[kind], label=kind)
-    axis.set(xlabel="CPU seconds of a run", ylabel="strict accuracy, test set")
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    """A line a method, the most accurate on top: accuracy and proxy, diversity, CPU seconds; a disc a median."""
+    runs_of = _by_method(records)
+    drawn = Figure(figsize=(8.4, 1.3 + 0.27 * len(runs_of)), layout="constrained")
+    panels = drawn.subplots(1, 3, sharey=True, gridspec_kw={"width_ratios": [2.2, 1, 1]})
+    base, told = records[0]["metrics"], []
+    for axis, keys in zip(panels, (("accuracy", "proxy"), ("diversity",), ("cpu_seconds",)), strict=True):
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.grid(alpha=0.25)
+        for row, (method, runs) in enumerate(runs_of):
+            one = METHODS[method]
+            for key in keys:
+                if key == "cpu_seconds" and one.kind == "search":
+                    continue
+                values = [run[key] if key in run else run["metrics"][key]["after"] for run in runs]
+                face = "none" if key == "proxy" else COLOURS[one.kind]
+                axis.plot([min(values), max(values)], [row, row], color=COLOURS[one.kind], linewidth=1.2)
+                axis.plot(median(values), row, "o", color=COLOURS[one.kind], markerfacecolor=face, markersize=5)
+                if key == "accuracy":
+                    told.append(f"{one.label} {median(values):.2f}")
+        for key in set(keys) & set(base):
+            axis.axvline(base[key]["before"], color="#777777", linestyle=DASHES[key], linewidth=1.1)
+    for kind in COLOURS:
+        panels[0].plot([], [], "o", color=COLOURS[kind], label=kind)
+    panels[0].plot([], [], "o", color="#777777", markerfacecolor="none", label="proxy")
+    panels[0].set(xlabel="strict accuracy, and proxy, on the test set")
+    panels[0].set_yticks(range(len(runs_of)), [METHODS[method].label for method, _ in runs_of], fontsize=8)
+    panels[0].invert_yaxis()
+    panels[1].set(xlabel="diversity", xlim=(0, None))
+    panels[2].set(xlabel="CPU seconds", xlim=(0, None))
+    drawn.legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper right", ncols=4)
     return viz.picture(
-        drawn, alt=f"Strict accuracy of each method after its run; the base has {base:.2f}. {'; '.join(told)}."
+        drawn,
+        alt="Three panels, a line a method, the most accurate on top: accuracy and proxy, diversity, CPU seconds. "
+        f"Accuracy of the base {base['accuracy']['before']:.2f}; {'; '.join(told)}.",
     )
 
 
