@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pixelpolicy.course.exercises import exercises_of
-from pixelpolicy.course.grading.examine import prepared
+from pixelpolicy.course.grading.prepare import prepared
 from pixelpolicy.course.source import sources
 
 LABS = [int(path.name[:2]) for path in sources(Path(__file__).parents[2])]

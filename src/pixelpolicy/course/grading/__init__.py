@@ -5,7 +5,7 @@
 | `submissions` | finds notebooks, reads them warily, cuts one exercise's code out of one |
 | `sandbox`, `child` | a process for that code, shut in by bubblewrap; what runs inside |
 | `wire` | the channel between the two: calls, arrays and gradients as JSON and bytes |
-| `varied` | a lab's checks on inputs that follow from the instructor's secret |
+| `varied`, `prepare` | a lab's checks on inputs that follow from the instructor's secret; what may earn credit |
 | `examine` | the verdict on one exercise |
 | `grade` | a whole class in parallel, each verdict kept as it is done |
 | `feedback`, `tables`, `report`, `alike` | what students, gradebooks and instructors get |

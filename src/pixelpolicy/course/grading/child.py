@@ -28,29 +28,33 @@ def main() -> None:
     sys.path.insert(0, task["library"])
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import torch
-    from wire import Packer, Peer
+    from wire import Line, Packer, Peer
 
     torch.set_num_threads(1)
-    peer = Peer(channel)
+    peer = Peer(Line(channel))
     blocked(task["blocked"])
     if "RLIMIT_CPU" in task["limits"]:  # counted from here: what python and torch took is not the answer's
         most = math.ceil(time.process_time()) + task["limits"]["RLIMIT_CPU"]
         resource.setrlimit(resource.RLIMIT_CPU, (most, most))
     peer.send({"op": "up"}, Packer(peer))
-    answer = {"op": "ready"}
+    answer, function = {"op": "ready"}, None
     try:
         space = defined(task, peer)
         function = space[task["name"]]
         if not callable(function):
             raise TypeError(f"{task['name']} is a {type(function).__name__}, not a function")
     except BaseException as error:
-        answer["error"] = peer._described(error)
+        answer["error"] = peer.described(error)
     peer.send(answer, Packer(peer))
+    serve(peer, function)
+
+
+def serve(peer, function) -> None:
+    """Answer calls of `function` until the other end has gone; "begin" makes both ends forget what they exchanged."""
     while True:
-        header, _ = peer.wait("begin")
+        peer.wait("begin")
         peer.reset()
         peer.functions = [function]
-        del header
 
 
 def blocked(names: list) -> None:

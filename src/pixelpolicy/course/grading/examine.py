@@ -11,8 +11,6 @@ holds if it holds on both. Three rules keep credit from being had for nothing:
 
 from __future__ import annotations
 
-import functools
-import math
 import signal
 import threading
 import time
@@ -23,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pixelpolicy.course.comparing import Mismatch, seeded
-from pixelpolicy.course.exercises import Exercise, Property, exercises_of, mistake_in
-from pixelpolicy.course.grading.sandbox import STARTING, Answer, Limits, library_without
+from pixelpolicy.course.exercises import Property, mistake_in
+from pixelpolicy.course.grading.prepare import STREAMS, Prepared, prepared
+from pixelpolicy.course.grading.sandbox import STARTING, Answer, Limits, NotStarted, library_without
 from pixelpolicy.course.grading.submissions import Piece, forbidden_in
-from pixelpolicy.course.grading.varied import derived, varied_exercises
+from pixelpolicy.course.grading.varied import derived
+from pixelpolicy.course.grading.visible import visible
 from pixelpolicy.course.grading.wire import ChannelError, as_bytes, overwrite
 
-_STREAMS = torch.Generator | np.random.Generator
 _GRACE = 10.0  # seconds that the checks themselves may take beyond the answer's
 
 
@@ -41,8 +39,10 @@ _GRACE = 10.0  # seconds that the checks themselves may take beyond the answer's
 class Verdict:
     """What grading found of one exercise.
 
-    `state` is one of passed, partial, failed, blank, missing, forbidden, memorised, stopped. `held` says of each
-    property by name whether it holds; `explained` is for the student, in lines.
+    `state` is one of passed, partial, failed, blank, missing, forbidden, memorised, stopped, ungraded; the last means
+    that the grader itself failed, and that grading it again may help. `held` says of each property by name whether it
+    holds; `explained` is for the student, in lines. `seconds` is what it all took, `own_seconds` what of it ran on the
+    answer's time, from the first line of its code; None where none of it ran.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Verdict:
     mistake: str = ""
     explained: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    own_seconds: float | None = None
 
     @property
     def points(self) -> float:
@@ -62,16 +63,6 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """An exercise, the fresh version of each of its properties where there is one, and what is known of both."""
-
-    exercise: Exercise
-    fresh: tuple[Property | None, ...]
-    substantive: tuple[bool, ...]
-    changing: frozenset[int | str]  # which arguments the course's own answer changes
 
 
 def examine_piece(
@@ -96,22 +87,27 @@ def examine_piece(
     box = Answer(piece.name, list(piece.code), list(piece.imports), library,
                  blocked=tuple(exercise.forbidden), limits=limits, unsafe=unsafe)  # fmt: skip
     try:
-        with _alarm(STARTING + box.limits.seconds + _GRACE), box:
+        with _alarm(box, STARTING + box.limits.seconds + _GRACE), box:
             if box.error is not None:
                 verdict.explained = [f"your code raised {type(box.error).__name__}: {str(box.error)[:300]}"]
             else:
                 _judge(box, ready, verdict, derived(secret, lab, id, "torch"))
             if box.peer.fault:
                 raise ChannelError(box.peer.fault)
+    except NotStarted as error:
+        verdict.state, verdict.explained = "ungraded", [f"it could not be graded: {error}"]
     except ChannelError as error:
         verdict.state, verdict.share, verdict.hint = "stopped", 0.0, ""
         verdict.held = dict.fromkeys((p.name for p in exercise.properties), False)
         verdict.explained = [f"your function was stopped: {error}"]
-    verdict.seconds = round(time.monotonic() - started, 3)
+    ended = time.monotonic()
+    verdict.seconds = round(ended - started, 3)
+    verdict.own_seconds = None if box.began is None else round(ended - box.began, 3)
+    verdict.explained = [visible(line) for line in verdict.explained]  # they may quote the answer
     return verdict
 
 
-def _judge(box: Answer, ready: _Prepared, verdict: Verdict, seed: int) -> None:
+def _judge(box: Answer, ready: Prepared, verdict: Verdict, seed: int) -> None:
     exercise = ready.exercise
     known, fresh = [], []
     for property, other in zip(exercise.properties, ready.fresh, strict=True):
@@ -146,7 +142,7 @@ def _judge(box: Answer, ready: _Prepared, verdict: Verdict, seed: int) -> None:
         verdict.mistake, verdict.hint = mistake.name, mistake.hint
 
 
-def _tried(box: Answer, ready: _Prepared, property: Property, seed: int) -> Exception | None:
+def _tried(box: Answer, ready: Prepared, property: Property, seed: int) -> Exception | None:
     """What a property raised of the answer, None where it holds.
 
     What the answer writes into its arguments is first kept from the check, so that no expected value can be altered;
@@ -199,7 +195,7 @@ def _written(box: Answer, changing: frozenset[int | str], *, through: bool = Fal
 
 def _streams(old: Any, new: Any) -> None:
     """Bring random streams to where the answer left them: they are there to be drawn from."""
-    if isinstance(old, _STREAMS):
+    if isinstance(old, STREAMS):
         overwrite(old, new)
     elif isinstance(old, list | tuple) and isinstance(new, list | tuple):
         for a, b in zip(old, new, strict=False):
@@ -225,108 +221,16 @@ def _explained(error: Exception | None, again: Exception | None) -> list[str]:
     return [f"{type(error).__name__}: {str(error)[:500]}"]
 
 
-# What is known of an exercise before any answer is seen ----------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=512)
-def prepared(lab: int, id: str, secret: bytes) -> _Prepared:
-    """An exercise made ready for grading: which fresh properties the course's own answer satisfies, and more."""
-    exercise, varied = exercises_of(lab)[id], varied_exercises(lab, secret)[id]
-    seed = derived(secret, lab, id, "torch")
-    fresh = []
-    for property, other in zip(exercise.properties, varied.properties, strict=True):
-        usable = _holds(other, varied.answer(), seed)
-        fresh.append(other if usable and _inputs(property, exercise, 0) != _inputs(other, varied, seed) else None)
-    empty = [_empty(exercise.answer(), make) for make in (_nothing, _zero, _nan)]
-    empty += [lambda *args, **kwargs: next(iter([*args, *kwargs.values()]), None), lambda *args, **kwargs: None]
-    substantive = tuple(not any(_holds(p, function, 0) for function in empty) for p in exercise.properties)
-    return _Prepared(exercise, tuple(fresh), substantive, _changing(exercise))
-
-
-def _holds(property: Property, function: Callable, seed: int) -> bool:
-    try:
-        with seeded(seed):
-            property.function(function)
-    except Exception:
-        return False
-    return True
-
-
-def _inputs(property: Property, exercise: Exercise, seed: int) -> list[tuple[str, bytes]]:
-    """What a property hands to the course's own answer."""
-    answer, given = exercise.answer(), []
-
-    def listening(*args: Any, **kwargs: Any) -> Any:
-        given.append(as_bytes([x for x in (*args, *kwargs.values()) if not callable(x)]))
-        return answer(*args, **kwargs)
-
-    _holds(property, listening, seed)
-    return given
-
-
-def _changing(exercise: Exercise) -> frozenset[int | str]:
-    """The arguments into which the course's own answer writes."""
-    answer, found = exercise.answer(), set()
-
-    def watching(*args: Any, **kwargs: Any) -> Any:
-        places = [*enumerate(args), *kwargs.items()]
-        before = [as_bytes(value) for _, value in places]
-        try:
-            return answer(*args, **kwargs)
-        finally:
-            for (place, value), was in zip(places, before, strict=True):
-                if as_bytes(value) != was and not isinstance(value, _STREAMS):
-                    found.add(place)
-
-    for property in exercise.properties:
-        _holds(property, watching, 0)
-    return frozenset(found)
-
-
-def _empty(answer: Callable, make: Callable[[Any], Any]) -> Callable:
-    """An answer of the right form that says nothing."""
-
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return _mapped(answer(*args, **kwargs), make)
-
-    return function
-
-
-def _mapped(value: Any, make: Callable[[Any], Any]) -> Any:
-    if isinstance(value, dict):
-        return {k: _mapped(v, make) for k, v in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_mapped(x, make) for x in value)
-    return make(value)
-
-
-def _zero(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return torch.zeros_like(value)
-    return np.zeros_like(value) if isinstance(value, np.ndarray) else 0.0 if isinstance(value, float) else False
-
-
-def _nan(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return torch.full_like(value, math.nan) if value.is_floating_point() else torch.ones_like(value)
-    if isinstance(value, np.ndarray):
-        return np.full_like(value, math.nan) if value.dtype.kind == "f" else np.ones_like(value)
-    return math.nan if isinstance(value, float) else True
-
-
-def _nothing(value: Any) -> Any:
-    return torch.empty(0) if isinstance(value, Tensor) else None
-
-
 @contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
+def _alarm(box: Answer, seconds: float) -> Iterator[None]:
     """Raise ChannelError after so many seconds, where this is a process's main thread; a last resort."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
     def ring(*_: Any) -> None:
-        raise ChannelError("its checks took too long with what it gave")
+        box.peer.fault = "its checks took too long with what it gave"  # a check may catch the error itself
+        raise ChannelError(box.peer.fault)
 
     old = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

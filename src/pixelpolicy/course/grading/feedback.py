@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pixelpolicy.course.grading.examine import Verdict
 from pixelpolicy.course.grading.grade import Grades, Paper
+from pixelpolicy.course.grading.visible import visible
 from pixelpolicy.course.source import Source
 from pixelpolicy.errors import GradingError
 from pixelpolicy.files import write_whole
@@ -17,7 +18,7 @@ from pixelpolicy.files import write_whole
 STATES = {
     "passed": "right", "partial": "partly right", "failed": "not right", "blank": "not written",
     "missing": "not found", "forbidden": "not your own answer", "memorised": "right for the known inputs alone",
-    "stopped": "stopped",
+    "stopped": "stopped", "ungraded": "not graded",
 }  # fmt: skip
 STYLE = """body{font:1rem/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222;
 background:#fff}h1,h2{line-height:1.2}table{border-collapse:collapse}td,th{padding:.3rem .7rem;border:1px solid #888;
@@ -38,21 +39,21 @@ def write_feedback(grades: Grades, out: Path) -> list[Path]:
 
 
 def markdown(paper: Paper, source: Source) -> str:
-    """A paper in Markdown; what a student wrote stands indented, as code."""
+    """A paper in Markdown; what a student wrote stands in a fence, as code."""
     lines = [f"# Lab {source.name}: {_said(paper, source)}", ""]
     if paper.fault:
         lines += [f"Your notebook could not be graded: {_flat(paper.fault)}.", ""]
     for id, verdict in paper.verdicts.items():
         lines += [f"## {_title(source, id, verdict)}", ""]
         lines += [f"- {'✓' if held else '✗'} {name}" for name, held in verdict.held.items()]
-        lines += ["", *(f"    {_visible(line)}" for line in verdict.explained), ""]
+        lines += ["", *_fenced([visible(line) for line in verdict.explained]), ""]
         lines += [f"**Hint.** {verdict.hint}", ""] if verdict.hint else []
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
 def page(paper: Paper, source: Source) -> str:
     """A paper as a page that loads nothing from elsewhere."""
-    parts = [f"<h1>Lab {source.name}</h1>", f"<p>{html.escape(_said(paper, source))}</p>"]
+    parts = [f"<h1>Lab {html.escape(source.name)}</h1>", f"<p>{html.escape(_said(paper, source))}</p>"]
     if paper.fault:
         parts.append(f"<p>Your notebook could not be graded: {html.escape(_flat(paper.fault))}.</p>")
     for id, verdict in paper.verdicts.items():
@@ -60,7 +61,7 @@ def page(paper: Paper, source: Source) -> str:
         items = [f"<li>{'✓' if held else '✗'} {html.escape(name)}</li>" for name, held in verdict.held.items()]
         parts += ["<ul>", *items, "</ul>"] if items else []
         if verdict.explained:
-            parts.append(f"<pre>{html.escape(chr(10).join(map(_visible, verdict.explained)))}</pre>")
+            parts.append(f"<pre>{html.escape(chr(10).join(map(visible, verdict.explained)))}</pre>")
         if verdict.hint:
             parts.append(f"<p><strong>Hint.</strong> {html.escape(verdict.hint)}</p>")
     return document(f"Lab {source.name}", "\n".join(parts))
@@ -82,8 +83,15 @@ def document(title: str, body: str) -> str:
 def folder_of(student: str) -> str:
     """A folder's name for a student, whatever signs the name has."""
     kept = re.sub(r"[^\w.@ -]", "_", unicodedata.normalize("NFC", student)).strip(" .")[:80]
-    digest = hashlib.sha256(student.encode("utf-8", "replace")).hexdigest()[:6]
+    digest = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return kept if kept == student else f"{kept or '_'}-{digest}"
+
+
+def _fenced(lines: list[str]) -> list[str]:
+    """Lines as a block of code that nothing in them ends: indented, they would belong to the list above."""
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}text", *lines, fence] if lines else []
 
 
 def _said(paper: Paper, source: Source) -> str:
@@ -96,9 +104,4 @@ def _title(source: Source, id: str, verdict: Verdict) -> str:
 
 
 def _flat(text: str) -> str:
-    return " ".join(_visible(text).split())
-
-
-def _visible(text: str) -> str:
-    """A line without signs that hide, turn or end it."""
-    return "".join(c if unicodedata.category(c)[0] != "C" and c not in "\u2028\u2029" else " " for c in text)[:1000]
+    return " ".join(visible(text).split())

@@ -19,10 +19,10 @@ from tqdm import tqdm
 from pixelpolicy.course.build import lab_notebook
 from pixelpolicy.course.exercises import exercises_of
 from pixelpolicy.course.files import course_root, write_json
-from pixelpolicy.course.grading import examine
 from pixelpolicy.course.grading.examine import Verdict, examine_piece
-from pixelpolicy.course.grading.sandbox import Limits, unavailable
+from pixelpolicy.course.grading.sandbox import Limits, unavailable, version
 from pixelpolicy.course.grading.submissions import Piece, Submission, find_submissions, piece_of, read_notebook
+from pixelpolicy.course.grading.visible import visible
 from pixelpolicy.course.parallel import in_parallel
 from pixelpolicy.course.source import Source, find_source, read_source
 from pixelpolicy.errors import GradingError, PixelPolicyError
@@ -96,7 +96,8 @@ def grade(
 ) -> Grades:
     """Grade every notebook in a folder; what was graded before with the same code, checks and secret is taken over.
 
-    Each verdict is written to `out/verdicts/` as soon as it is there. `dask` is the address of a cluster's scheduler;
+    Each verdict is written to `out/verdicts/` as soon as it is there, but for those that the grader itself failed to
+    make: a note tells of them, and the next run tries again. `dask` is the address of a cluster's scheduler;
     without it, `jobs` processes of this machine do the work. Raises GradingError where there is nothing to grade or
     submissions cannot be shut in; a notebook that cannot be graded gets a paper that says why.
     """
@@ -113,7 +114,7 @@ def grade(
     for submission in tqdm(found, desc="reading", unit="notebook", disable=not show):
         paper = _read(submission, sources[submission.lab], released[submission.lab], grades)
         for id, piece in paper[1].items():
-            key = _key(piece, submission.lab, id, secret, limits)
+            key = _key(piece, submission.lab, id, secret, limits, unsafe)
             kept = _stored(out, key)
             if kept is not None:
                 paper[0].verdicts[id] = kept
@@ -125,7 +126,11 @@ def grade(
     work = functools.partial(_work, secret=secret, cache=out.resolve() / "cache", limits=limits, unsafe=unsafe)
     with tqdm(total=len(waiting), desc="grading", unit="exercise", disable=not show) as bar:
         for key, said in _all(waiting, work, jobs, dask):
-            write_json(out / "verdicts" / f"{key}.json", said)
+            if said["state"] == "ungraded":  # not kept: the next run tries again
+                names = ", ".join(f"{visible(paper.student)}, exercise {id}" for paper, id in wanted[key])
+                grades.notes.append(f"{names}: not graded, run it again; {'; '.join(said['explained'])}")
+            else:
+                write_json(out / "verdicts" / f"{key}.json", said)
             for paper, id in wanted[key]:
                 paper.verdicts[id] = Verdict(**said)
                 grades.run += 1
@@ -161,12 +166,12 @@ def _work(item: tuple[str, Piece, int, str], **settings: Any) -> tuple[str, dict
     except GradingError:
         raise
     except Exception as error:
-        return key, _stopped(lab, id, f"the grader met {type(error).__name__}: {str(error)[:200]}")
+        return key, _ungraded(lab, id, f"the grader met {type(error).__name__}: {visible(str(error), 200)}")
 
 
-def _stopped(lab: int, id: str, why: str) -> dict[str, Any]:
+def _ungraded(lab: int, id: str, why: str) -> dict[str, Any]:
     exercise = exercises_of(lab)[id]
-    return Verdict(id, exercise.name, exercise.points, state="stopped", explained=[why]).as_json()
+    return Verdict(id, exercise.name, exercise.points, state="ungraded", explained=[why]).as_json()
 
 
 def _all(
@@ -187,7 +192,7 @@ def _all(
             except PixelPolicyError:
                 raise
             except Exception as error:
-                yield key, _stopped(item[1], item[2], f"the process that graded it died ({type(error).__name__})")
+                yield key, _ungraded(item[1], item[2], f"the process that graded it died ({type(error).__name__})")
 
 
 def _parallel(items: list, work: Callable, jobs: int, dask: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -201,15 +206,7 @@ def _stored(out: Path, key: str) -> Verdict | None:
         return None
 
 
-def _key(piece: Piece, lab: int, id: str, secret: bytes, limits: Limits) -> str:
-    """What a verdict follows from: code, exercise, checks, grader, limits, secret."""
-    parts = [piece.digest, piece.fault, piece.blank, lab, id, _graders(), json.dumps(dataclasses.asdict(limits))]
+def _key(piece: Piece, lab: int, id: str, secret: bytes, limits: Limits, unsafe: bool) -> str:
+    """What a verdict follows from: code, exercise, course, limits, secret, and whether the code was shut in."""
+    parts = [piece.digest, piece.fault, piece.blank, lab, id, version(), json.dumps(dataclasses.asdict(limits)), unsafe]
     return hmac.new(secret, "\0".join(map(str, parts)).encode(), hashlib.sha256).hexdigest()[:40]
-
-
-@functools.cache
-def _graders() -> str:
-    here = Path(examine.__file__).parent
-    files = [*sorted(here.glob("*.py")), *sorted((here.parent / "checks").glob("*.py"))]
-    files += [here.parent / "comparing.py", here.parent / "exercises.py"]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()

@@ -12,6 +12,7 @@ from pixelpolicy.course.grading.alike import resemblances
 from pixelpolicy.course.grading.examine import Verdict
 from pixelpolicy.course.grading.feedback import STATES, document
 from pixelpolicy.course.grading.grade import Grades, Paper
+from pixelpolicy.course.grading.visible import visible
 from pixelpolicy.errors import GradingError
 from pixelpolicy.files import write_whole
 
@@ -82,7 +83,7 @@ def write_report(grades: Grades, out: Path) -> Path:
 
 
 def _list(lines: list[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+    return "<ul>" + "".join(f"<li>{html.escape(visible(line))}</li>" for line in lines) + "</ul>"
 
 
 def _table(items: list[Item], count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import json
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelpolicy import errors
-from pixelpolicy.course.grading.wire import ChannelError, Packer, Peer
+from pixelpolicy.course.grading.wire import ChannelError, Line, Packer, Peer
 from pixelpolicy.errors import GradingError
 
 HERE = Path(__file__).parent
@@ -85,11 +86,16 @@ def unavailable() -> str:
     return "" if tried.returncode == 0 else f"bubblewrap does not start here: {tried.stderr.strip()[:300]}"
 
 
+class NotStarted(Exception):
+    """The process for an answer did not come up: nothing of the student's was run, and nothing is known of it."""
+
+
 class Answer:
     """A student's function in a process of its own, as a context: `function` calls it; ends with the process dead.
 
-    Raises GradingError where the machine cannot shut it in and `unsafe` is not set; ChannelError where the process
-    dies or is late before the function is there. What the code itself raised stands in `error`.
+    Raises GradingError where the machine cannot shut it in and `unsafe` is not set, NotStarted where the process does
+    not come up, and ChannelError where it dies or is late before the function is there. What the code itself raised
+    stands in `error`; `began` is when its time began, by the monotonic clock.
     """
 
     def __init__(
@@ -109,32 +115,22 @@ class Answer:
         if unsafe:  # a limit on processes counts all that its user runs
             self.task["limits"].pop("RLIMIT_NPROC")
         self.error: BaseException | None = None
+        self.began: float | None = None
 
     def __enter__(self) -> Answer:
         self.deadline = time.monotonic() + STARTING
-        self.folder = Path(tempfile.mkdtemp(prefix="pixelpolicy-answer-"))
-        here, there = socket.socketpair()
-        self.socket = here
         try:
-            self._start(there)
-            self.peer = _Timed(self)
-            text = json.dumps(self.task).encode()
-            self.peer.settle()
-            here.sendall(len(text).to_bytes(4, "big") + text)
-            self.peer.wait("up")
-            self.deadline = time.monotonic() + self.limits.seconds
+            self._come_up()
             ready, _ = self.peer.wait("ready")
-            self.error = self.peer._error(ready["error"]) if "error" in ready else None
-        except OSError as error:
-            self.__exit__()
-            raise ChannelError("its process ended before it began") from error
+            self.error = self.peer.error_of(ready)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.socket.close()
+        if hasattr(self, "socket"):
+            self.socket.close()
         process = getattr(self, "process", None)
         if process is not None:
             try:
@@ -142,7 +138,8 @@ class Answer:
             except ProcessLookupError:
                 pass
             process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def begin(self) -> None:
         """Forget the tensors handed over so far; the function stays."""
@@ -154,6 +151,29 @@ class Answer:
     def function(self, *args: Any, **kwargs: Any) -> Any:
         """Call the student's function."""
         return self.peer.call(0, args, kwargs)
+
+    def _come_up(self) -> None:
+        """Start the process and hand it its task; up to here nothing of the student's has run."""
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="pixelpolicy-answer-"))
+            self.socket, there = socket.socketpair()
+            line = Line(self.socket, self._left)
+            self.peer = Peer(line, errors=lambda name: getattr(errors, name, None), own_stream=True)
+            self._start(there)
+            text = json.dumps(self.task).encode()
+            line.put(len(text).to_bytes(4, "big") + text)
+            self.peer.wait("up")
+        except (OSError, ChannelError) as error:
+            raise NotStarted(f"its process did not come up ({error})") from error
+        self.began = time.monotonic()
+        self.deadline = self.began + self.limits.seconds
+
+    def _left(self) -> float:
+        """The seconds that remain before the answer's deadline."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise ChannelError(f"it took longer than its {self.limits.seconds:g} seconds")
+        return left
 
     def _start(self, there: socket.socket) -> None:
         python = [sys.executable, "-s", "-B", "-X", "utf8"]
@@ -172,26 +192,13 @@ class Answer:
             )  # fmt: skip
 
 
-class _Timed(Peer):
-    """A peer whose every word must come before the answer's deadline."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.socket, errors=lambda name: getattr(errors, name, None))
-        self.answer = answer
-
-    def settle(self) -> None:
-        left = self.answer.deadline - time.monotonic()
-        if left <= 0:
-            raise ChannelError(f"it took longer than its {self.answer.limits.seconds:g} seconds")
-        self.socket.settimeout(left)
-
-    def send(self, header: dict[str, Any], pack: Any) -> None:
-        self.settle()
-        super().send(header, pack)
-
-    def _read(self, count: int) -> bytes:
-        self.settle()
-        return super()._read(count)
+@functools.cache
+def version() -> str:
+    """A digest of all the package's text: of the graders, the checks, and the library that answers are given."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def library_without(forbidden: tuple[str, ...], folder: Path) -> Path:
@@ -200,7 +207,8 @@ def library_without(forbidden: tuple[str, ...], folder: Path) -> Path:
     Returns the folder to import it from, made once below `folder` for each set of names.
     """
     names = sorted({*_KEPT_BACK, *(name for name in forbidden if name.partition(".")[0] == "pixelpolicy")})
-    place = folder / ("library-" + "-".join(n.removeprefix("pixelpolicy.") for n in names).replace(".", "_")[:120])
+    parts = hashlib.sha256("\0".join([version(), *names]).encode()).hexdigest()
+    place = folder / f"library-{parts[:20]}"
     if place.is_dir():
         return place
     hidden = {PACKAGE.parent.joinpath(*name.split(".")).with_suffix(end) for name in names for end in ("", ".py")}
@@ -240,7 +248,7 @@ def _bwrap(grader: Path, library: Path, blocked: tuple[str, ...], rules: int, si
         if not place.startswith("/usr/") and place != "/usr":
             command += ["--ro-bind", place, place]
     command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    for file in ("child.py", "wire.py"):
+    for file in ("child.py", "wire"):
         command += ["--ro-bind-try", str(grader / file), f"/grader/{file}"]
     command += ["--ro-bind", str(library), "/library"]
     for place in _masked(blocked):

@@ -9,7 +9,10 @@ import __future__
 import ast
 import dis
 import hashlib
+import json
+import os
 import re
+import stat
 import types
 import warnings
 from dataclasses import dataclass
@@ -18,12 +21,15 @@ from typing import Any
 
 import nbformat
 
+from pixelpolicy.course.grading.visible import visible
 from pixelpolicy.course.matching import exercise_names, marks, matched
 from pixelpolicy.course.source import Source, plain
 from pixelpolicy.errors import GradingError
 
 LARGEST = 20 << 20  # bytes of a notebook
-MOST_CELLS, MOST_CODE = 2000, 200_000  # of a notebook; signs of code in one exercise with all that it needs
+# cells of a notebook; signs of code in all of them; signs of code in one exercise with all that it needs
+MOST_CELLS, MOST_TEXT, MOST_CODE = 2000, 1_000_000, 200_000
+DEEPEST = 200  # of code: statements and terms inside each other
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Piece:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256("\0".join((self.name, *self.code)).encode("utf-8", "replace")).hexdigest()
+        return hashlib.sha256("\0".join((self.name, *self.code)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def find_submissions(folder: Path, labs: list[int]) -> tuple[list[Submission], list[str]]:
@@ -66,22 +72,25 @@ def find_submissions(folder: Path, labs: list[int]) -> tuple[list[Submission], l
     notes = []
     for path in sorted(folder.rglob("*.ipynb")):
         inside = path.relative_to(folder)
+        name = visible(str(inside))
         if any(part.startswith(".") for part in inside.parts):
             continue
         if any((folder / Path(*inside.parts[:n])).is_symlink() for n in range(1, len(inside.parts) + 1)):
-            notes.append(f"{inside}: a link, which is not followed")
+            notes.append(f"{name}: a link, which is not followed")
             continue
         number = re.search(r"(?<!\d)(\d\d)-[a-z]", path.name)
         lab = int(number[1]) if number else labs[0] if len(labs) == 1 else 0
         if lab not in labs:
-            notes.append(f"{inside}: its name tells no lab that is graded; a notebook is called as in 12-grpo.ipynb")
+            notes.append(f"{name}: its name tells no lab that is graded; a notebook is called as in 12-grpo.ipynb")
             continue
         student = inside.parts[0] if len(inside.parts) > 1 else re.sub(r"[_ -]*\d\d-[a-z0-9-]+$", "", path.stem)
         student = student or path.stem
         old = found.get((student, lab))
         if old is not None:
             older = min(old.path, path, key=lambda p: p.stat().st_mtime)
-            notes.append(f"{older.relative_to(folder)}: a newer notebook of the same student and lab counts")
+            notes.append(
+                f"{visible(str(older.relative_to(folder)))}: a newer notebook of the same student and lab counts"
+            )
             path = path if older == old.path else old.path
         found[student, lab] = Submission(student, lab, path)
     if not found:
@@ -92,21 +101,25 @@ def find_submissions(folder: Path, labs: list[int]) -> tuple[list[Submission], l
 def read_notebook(path: Path) -> nbformat.NotebookNode:
     """A notebook, its outputs dropped; GradingError in words for the student where it is none."""
     try:
-        if path.is_symlink() or not path.is_file():
-            raise GradingError("it is no file")
-        if (size := path.stat().st_size) > LARGEST:
-            raise GradingError(
-                f"it has {size / 1e6:.0f} MB, and {LARGEST / 1e6:.0f} MB at most are read: clear its outputs"
-            )
+        said = json.loads(_text(path))
+        if isinstance(said.get("cells"), list):  # counted before anything is made of them
+            if len(said["cells"]) > MOST_CELLS:
+                raise GradingError(f"it has {len(said['cells'])} cells, and {MOST_CELLS} at most are read")
+            for cell in said["cells"]:
+                if "outputs" in cell:
+                    cell["outputs"] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of ids that older notebooks lack
-            notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+            notebook = nbformat.reads(json.dumps(said), as_version=4)
         cells = notebook.cells
         if len(cells) > MOST_CELLS:
             raise GradingError(f"it has {len(cells)} cells, and {MOST_CELLS} at most are read")
         for cell in cells:
             if not isinstance(cell.source, str) or not isinstance(cell.cell_type, str):
                 raise GradingError("a cell of it has no text")
+        if (signs := sum(len(cell.source) for cell in cells if cell.cell_type == "code")) > MOST_TEXT:
+            raise GradingError(f"its code has {signs} signs, and {MOST_TEXT} at most are read")
+        for cell in cells:
             if not isinstance(cell.get("metadata"), dict):
                 cell.metadata = nbformat.NotebookNode()
             cell.outputs = []
@@ -115,6 +128,25 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     except Exception as error:  # of a file that anybody may have written, anything
         raise GradingError(f"it cannot be read as a notebook ({type(error).__name__})") from error
     return notebook
+
+
+def _text(path: Path) -> str:
+    """What a plain file of a student's holds; it is opened once, so that it cannot be exchanged in between.
+
+    A file with a second name (a hard link) may be anybody's: a solution, another's notebook. It is refused.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(path, flags), "rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise GradingError("it is no file")
+        if facts.st_nlink > 1:
+            raise GradingError("it is one file under two names (a hard link): hand in a copy")
+        if facts.st_size > LARGEST:
+            raise GradingError(
+                f"it has {facts.st_size / 1e6:.0f} MB, and {LARGEST / 1e6:.0f} MB at most are read: clear its outputs"
+            )
+        return file.read(LARGEST).decode("utf-8")
 
 
 def piece_of(notebook: Any, released: list[Any], source: Source, id: str) -> Piece:
@@ -132,17 +164,15 @@ def piece_of(notebook: Any, released: list[Any], source: Source, id: str) -> Pie
         text = notebook.cells[place].source
         if len(text) > MOST_CODE:
             return Piece(task.name, fault="its cell is too long to be read")
-        own = ast.parse(plain(text))
-        if ast.dump(own) == ast.dump(ast.parse(plain(task.blank))):
+        own = parsed(text)
+        if ast.dump(own) == ast.dump(parsed(task.blank)):
             return Piece(task.name, blank=True)
         above: list[ast.stmt] = []
         others = {t.name: t for key, t in source.tasks.items() if key != id}
         for cell in notebook.cells[:place]:
             if cell.cell_type == "code":
                 above += _statements(cell.source)
-        above += [
-            node for t in others.values() for node in ast.parse(plain(t.solution)).body if _names(node) == {t.name}
-        ]
+        above += [node for t in others.values() for node in parsed(t.solution).body if _names(node) == {t.name}]
         kept = _needed(task.name, above, own.body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
@@ -191,9 +221,20 @@ def _cell_of(cells: list[Any], released: list[Any], name: str, id: str) -> int |
 def _statements(text: str) -> list[ast.stmt]:
     """What a cell says at its top, where it is Python; other cells of a student's need not be."""
     try:
-        return ast.parse(plain(text)).body if len(text) <= MOST_CODE else []
+        return parsed(text).body if len(text) <= MOST_CODE else []
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
+
+
+def parsed(text: str) -> ast.Module:
+    """A cell's code, taken apart; SyntaxError where it is none, RecursionError where it goes too deep to be walked."""
+    tree = ast.parse(plain(text))
+    level: list[ast.AST] = [tree]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return tree
+    raise RecursionError(f"its code is nested more than {DEEPEST} deep")
 
 
 def _names(node: ast.stmt) -> set[str]:
