@@ -23,7 +23,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-def tuned(root, method, best=RATES.index(1)):
+def tuned(root, method, best=RATES.index(1)):  # noqa: B008
     """A method whose trial at the rate of its lab, or another, was the most accurate."""
     for place, rate in enumerate(rates(method)):
         path = root / "benchmarks" / "algorithms" / method / f"tuning-{rate:g}.json"
