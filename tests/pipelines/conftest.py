@@ -4,7 +4,18 @@ from types import ModuleType
 import pytest
 import torch
 
-from pixelpolicy.pipelines import sd3, sd3_config, sd15, sd15_config, shap_e, shap_e_config, wan, wan_config
+from pixelpolicy.pipelines import (
+    flux2_klein,
+    flux2_klein_config,
+    sd3,
+    sd3_config,
+    sd15,
+    sd15_config,
+    shap_e,
+    shap_e_config,
+    wan,
+    wan_config,
+)
 from pixelpolicy.rl import Reward
 
 
@@ -53,6 +64,7 @@ def kinds(tmp_path_factory):
     make = tmp_path_factory.mktemp
     return {
         "sd3": Kind(sd3, sd3_config, make, max_sequence_length=16),
+        "flux2_klein": Kind(flux2_klein, flux2_klein_config, make, max_sequence_length=32),
         "sd15": Kind(sd15, sd15_config, make),
         "wan": Kind(wan, wan_config, make, norms_in_float32=True, frames=9, max_sequence_length=16),
         "shap_e": Kind(shap_e, shap_e_config, make, views=2, points=(4, 8)),

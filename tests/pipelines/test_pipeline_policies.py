@@ -12,9 +12,10 @@ from pixelpolicy.policies import DenoisingPolicy, cps, dance_sde, ddim_eta, flow
 from pixelpolicy.rewards import jpeg_compressibility, redness
 from pixelpolicy.worlds import shapes
 
-KINDS = ["sd3", "sd15", "wan", "shap_e"]
+KINDS = ["sd3", "flux2_klein", "sd15", "wan", "shap_e"]
 TRANSITIONS = {
     "sd3": partial(cps, noise=0.7),
+    "flux2_klein": partial(cps, noise=0.8),
     "sd15": partial(ddim_eta, noise=1.0),
     "wan": partial(dance_sde, noise=0.3),
     "shap_e": partial(ddim_eta, noise=1.0),
@@ -64,7 +65,7 @@ def test_an_update_moves_the_ratio_and_leaves_the_base_where_it_was(generator):
     for _ in range(2):  # B is 0 at first: A has a gradient only from the second step on
         (-student.log_prob(rollout, 1).sum()).backward()
         optimizer.step()
-    assert (ratios(student, rollout) - 1).abs().min() > 1e-6
+    assert (ratios(student, rollout) - 1).abs().amax(1).min() > 1e-6  # of every sample, at one step at least
     assert (ratios(base, rollout) == 1).all() and (ratios(student.frozen_copy(), rollout) == 1).all()
     assert (trajectory_kl(student, base, TEXTS, torch.arange(5)) > 0).all()
 

@@ -13,8 +13,10 @@ from adapters import lora_of, noise, shaken
 
 from pixelpolicy.errors import CheckpointError, PromptError
 
-KINDS = ["sd3", "sd15", "wan", "shap_e"]
-BLOCKS = ("ResnetBlock2D", "JointTransformerBlock", "WanTransformerBlock", "WanResidualBlock")
+KINDS = ["sd3", "flux2_klein", "sd15", "wan", "shap_e"]
+BLOCKS = (
+    "ResnetBlock2D", "JointTransformerBlock", "Flux2SingleTransformerBlock", "WanTransformerBlock", "WanResidualBlock",
+)  # fmt: skip
 PROMPTS = ["a red circle", "two blue squares", "a green triangle above a red square"]
 
 
@@ -253,7 +255,7 @@ def test_a_rehearsal_gets_the_twin_and_a_gpu_the_model(kind, monkeypatch):
 
 def test_importing_pipelines_imports_no_diffusers():
     code = (
-        "import sys; from pixelpolicy.pipelines import sd3, sd15, shap_e, wan\n"
+        "import sys; from pixelpolicy.pipelines import flux2_klein, sd3, sd15, shap_e, wan\n"
         "print(sorted({'diffusers', 'peft'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,17 +51,24 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """
     from tokenizers.pre_tokenizers import ByteLevel
 
-    letters, merges = sorted(ByteLevel.alphabet()), []
-    for word in WORDS:
-        pieces = _pieces(word, merges)
-        merges += [("".join(pieces[:end]), pieces[end]) for end in range(1, len(pieces))]
+    letters = sorted(ByteLevel.alphabet())
+    merges = byte_pairs([*word[:-1], f"{word[-1]}</w>"] for word in WORDS)
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), CLIP_START, CLIP_END]
     return {token: number for number, token in enumerate(dict.fromkeys(tokens))}, merges
 
 
-def _pieces(word: str, merges: list[tuple[str, str]]) -> list[str]:
+def byte_pairs(words: Iterable[list[str]]) -> list[tuple[str, str]]:
+    """The merges that put each of the words, which come in letters, together: none that an earlier word has made."""
+    merges: list[tuple[str, str]] = []
+    for letters in words:
+        pieces = _merged(letters, merges)
+        merges += [("".join(pieces[:end]), pieces[end]) for end in range(1, len(pieces))]
+    return merges
+
+
+def _merged(letters: list[str], merges: list[tuple[str, str]]) -> list[str]:
     """What is left of a word once the merges, each wherever it fits, have been made in their order."""
-    pieces = [*word[:-1], f"{word[-1]}</w>"]
+    pieces = [*letters]
     while possible := set(pairwise(pieces)) & set(merges):
         first = min(possible, key=merges.index)
         place = list(pairwise(pieces)).index(first)

@@ -98,6 +98,11 @@ class PipelineGenerator:
         sigma = 1."""
         return 1.0
 
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents in the units and the form in which the autoencoder made them."""
+        config = self.pipeline.vae.config
+        return latents / config.scaling_factor + (config.shift_factor or 0)
+
     # Weights ------------------------------------------------------------------------------------------------------
 
     def student(self, rank: int | None = None, alpha: float | None = None, *, seed: int = 0) -> Self:
@@ -171,8 +176,8 @@ class PipelineGenerator:
         """
         vae = self.pipeline.vae
         with torch.autocast(latents.device.type, enabled=False):
-            scaled = latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0)
-            parts = scaled.split(self.decode_batch or (1 if latents.device.type == "cpu" else 8))
+            own = self.unscaled(latents.to(vae.dtype))
+            parts = own.split(self.decode_batch or (1 if latents.device.type == "cpu" else 8))
             pictures = [vae.decode(part, return_dict=False)[0] for part in parts]
         return torch.cat(pictures).to(torch.promote_types(latents.dtype, torch.float32)).clamp(-1, 1)
 

@@ -25,7 +25,11 @@ def with_lora(module: nn.Module, targets: Sequence[str], *, rank: int, alpha: fl
     from peft import LoraConfig
 
     adapted = sharing_copy(module)
-    config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(targets))
+    # Of layers alone: elsewhere a name may be that of a list of them, which can have no adapter.
+    ends = tuple(f".{target}" for target in targets)
+    parts = adapted.named_modules()
+    layers = [name for name, part in parts if isinstance(part, nn.Linear) and f".{name}".endswith(ends)]
+    config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=layers)
     with torch.random.fork_rng(devices=[]):  # torch's own stream goes on as if nothing had been drawn
         torch.manual_seed(seed)
         adapted.add_adapter(config)
