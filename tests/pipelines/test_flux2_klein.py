@@ -11,10 +11,12 @@ from adapters import lora_of, noise, shaken
 from torch.nn import functional
 
 from pixelpolicy.errors import CheckpointError, SizeError
+from pixelpolicy.finetune import GRPO, GRPOConfig, Loop, LoopConfig, window_steps
 from pixelpolicy.pipelines import flux2_klein
 from pixelpolicy.pipelines.clip import WORDS
 from pixelpolicy.pipelines.flux2_klein_config import FETCH, PUBLISHED, REPOSITORY
 from pixelpolicy.policies import DenoisingPolicy, cps, dance_sde, flow_sde
+from pixelpolicy.rewards import jpeg_compressibility
 
 KINDS = ["flux2_klein"]
 PROMPTS = ["a red circle", "two blue squares", "a green triangle above a red square"]
@@ -178,6 +180,27 @@ def test_the_adapter_is_in_the_blocks_of_both_kinds(generator):
         for block in range(2)
         for end in ends
     }
+
+
+def test_an_iteration_of_grpo_in_a_window_of_cps_without_guidance_or_text_encoder(folder, opened):
+    """As the 4B is to be trained on one card: embeddings kept, no guidance, noise in three neighbouring steps alone."""
+    base = opened(folder)
+    base.remember(PROMPTS)
+    base.forget_text_encoders()
+    policy = DenoisingPolicy(base.student(rank=4, alpha=8), partial(cps, noise=0.8), steps=6, micro_batch=3)
+    before = {name: weight.clone() for name, weight in policy.generator.transformer.named_parameters()}
+    settings = GRPOConfig(
+        prompts_per_iteration=2, group_size=3, trained_steps=3, minibatches=1, noise_only_where_trained=True,
+        clip_range=1e-4,
+    )  # fmt: skip
+    draw = lambda count, rng: [PROMPTS[i] for i in rng.integers(3, size=count)]  # noqa: E731
+    algorithm = GRPO(policy, jpeg_compressibility(), draw, settings, choose_steps=window_steps)
+    (row,) = Loop(algorithm, LoopConfig(iterations=1, learning_rate=1e-2, progress=False)).run()
+    assert row["grad_norm"] > 0 and row["kl"] == 0  # the only update begins at the base
+    after = dict(policy.generator.transformer.named_parameters())
+    moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    adapter = set(lora_of(policy.generator))
+    assert {name for name in adapter if "lora_B" in name} <= moved <= adapter  # A has no gradient yet, while B is 0
 
 
 # Loading ----------------------------------------------------------------------------------------------------------
