@@ -4,7 +4,6 @@ Labs are found in solutions/, their wrong answers in tests/mutants/labNN.py; the
 """
 
 import functools
-import importlib.util
 import multiprocessing
 import statistics
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from pixelpolicy.course.checking import exercise_of
 from pixelpolicy.course.exercises import mistake_in
-from pixelpolicy.course.proof import trials
+from pixelpolicy.course.proof import trials, wrong_answers
 from pixelpolicy.course.source import read_source, sources
 
 pytestmark = pytest.mark.skipif(
@@ -31,13 +30,7 @@ LEAST_MUTANTS = 4
 
 
 def mutants_of(folder, id):
-    lab = f"lab{int(id.partition('.')[0]):02d}"
-    path = folder / f"{lab}.py"
-    assert path.exists(), f"no wrong answers for exercise {id}: write {path}"
-    spec = importlib.util.spec_from_file_location(f"mutants_{lab}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.MUTANTS.get(id, [])
+    return wrong_answers(folder / f"lab{int(id.partition('.')[0]):02d}.py").get(id, [])
 
 
 @functools.cache

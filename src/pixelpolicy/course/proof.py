@@ -13,11 +13,13 @@ where `hint` is a part of the message that this mutant alone must bring up.
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,31 +49,64 @@ class Trial:
     seconds: float
 
 
+def wrong_answers(path: Path) -> dict[str, list[Mutant]]:
+    """The wrong answers that a file of `tests/mutants/` holds, by exercise. Raises LabError where there is no file."""
+    if not path.exists():
+        raise LabError(f"no wrong answers are written for this lab: write {path}")
+    spec = importlib.util.spec_from_file_location(f"mutants_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.MUTANTS
+
+
+def apart(function: Callable[..., Iterator[Any]], *given: Any, seconds: float = LIMIT) -> tuple[list[Any], int | None]:
+    """What a generator function yields in a process forked from this one, and how that process ended.
+
+    The second is None where the function came to its end, 0 where something took more than `seconds` of wall time, and
+    else the exit code: the negative number of a signal where one killed it.
+    """
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(function, given, there))
+    process.start()
+    there.close()
+    got: list[Any] = []
+    try:
+        while here.poll(seconds):
+            kind, value = here.recv()
+            if kind == "end":
+                return got, None
+            got.append(value)
+        return got, 0
+    except EOFError:
+        process.join(1)
+        return got, process.exitcode or 1
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(function: Callable[..., Iterator[Any]], given: tuple, pipe: Connection) -> None:
+    torch.set_num_threads(1)  # the parent's pool of threads does not survive the fork
+    for value in function(*given):
+        pipe.send(("value", value))
+    pipe.send(("end", None))
+
+
 def trials(id: str, answers: dict[str, Callable[[], Any]]) -> dict[str, Trial]:
     """Check every answer to exercise `id` in one process of their own, forked from this one.
 
     `answers` maps a name to a function that makes the answer, called in that process. Raises LabError where the
     process dies or takes more than a minute.
     """
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_try_all, args=(id, answers, there), daemon=True)
-    process.start()
-    there.close()
-    try:
-        done = here.recv() if here.poll(LIMIT) else None
-    except EOFError:
-        done = None
-    finally:
-        process.kill()
-        process.join()
-    if not isinstance(done, dict):
-        raise LabError(f"the checks of {id} could not be run: {done or f'their process died or took {LIMIT:.0f} s'}")
-    return done
+    done, _ = apart(_try_all, id, answers)
+    if not done or not isinstance(done[0], dict):
+        why = done[0] if done else f"their process died or took {LIMIT:.0f} s"
+        raise LabError(f"the checks of {id} could not be run: {why}")
+    return done[0]
 
 
-def _try_all(id: str, answers: dict[str, Callable[[], Any]], pipe: Connection) -> None:
-    torch.set_num_threads(1)  # the parent's pool of threads does not survive the fork
+def _try_all(id: str, answers: dict[str, Callable[[], Any]]) -> Iterator[dict[str, Trial] | str]:
     try:
         exercise = exercise_of(id)
         done = {}
@@ -79,7 +114,6 @@ def _try_all(id: str, answers: dict[str, Callable[[], Any]], pipe: Connection) -
             answer, started = make(), time.process_time()
             result = examine(exercise, answer)
             done[name] = Trial(result.passed, result.blank, result.message, time.process_time() - started)
+        yield done
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
-    else:
-        pipe.send(done)
+        yield f"{type(error).__name__}: {error}"
