@@ -1,6 +1,6 @@
 # Every target says what it does and how long it takes. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help lab update run test test-fast check book build-labs environment
+.PHONY: help lab update run test test-fast check mutation book build-labs environment
 .DELETE_ON_ERROR:
 
 # The Python that makes .venv: the one given (make lab PYTHON=python3.12), else the one .venv has, else the first that is
@@ -24,6 +24,7 @@ help:
 	@echo "make test-fast       the tests that take seconds (3 minutes at most)"
 	@echo "make run LAB=12      run a solved lab without a browser and sum up its results (some minutes)"
 	@echo "make check           lint, format, floors, labs against their sources, links, environment files (a minute)"
+	@echo "make mutation        break each solution in small ways and see that its check notices (LAB=12 picks a lab; minutes)"
 	@echo "make book            build the book into _build/html (a minute or two; the first time npm fetches what pages need)"
 	@echo "make build-labs      cut labs/ from solutions/"
 	@echo "Another Python:      make lab PYTHON=python3.12"
@@ -68,6 +69,9 @@ test-fast: $(READY)
 check: $(READY)
 	@echo "Checking the course: about a minute."
 	@$(IN_VENV) -m pixelpolicy check
+
+mutation: $(READY)
+	@$(IN_VENV) -m pixelpolicy mutation $(if $(LAB),--labs $(LAB))
 
 book: $(READY)
 	@$(IN_VENV) -m pixelpolicy book

@@ -371,6 +371,36 @@ def _labs(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
+@app.command()
+def mutation(
+    labs: Annotated[str | None, typer.Option(help="Which labs, such as 04,12 [default: all].")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
+    repeats: Annotated[int, typer.Option(min=0, help="How often each check must say the same.")] = 10,
+) -> None:
+    """Ask every check about mutants of its solution; runs what has changed (minutes; goes on if broken off)."""
+    from pixelpolicy.course import mutation_score as of
+
+    stale = of.stale(of.course_root())
+    found = of.run(_labs(labs) if labs else None, jobs=jobs, repeats=repeats)
+    table = Table("exercise", "mutants", "caught", "late", "equivalent", "flaky")
+    for score in found:
+        equivalent = len(score.mutants) - score.count()
+        counts = (score.count(), score.caught, score.count(of.LATE), equivalent, len(score.flaky))
+        table.add_row(f"{score.id} {score.name}", *map(str, counts))
+    out.print(table)
+    for score in found:
+        for one in score.survivors:
+            out.print(f"{score.id} passes, line {one.line}, {one.operator}:\n{one.diff}", markup=False)
+        for name in score.passing_mistakes:
+            out.print(f"{score.id} lets a mistake written by hand pass: {name}", markup=False)
+    total, caught = sum(score.count() for score in found), sum(score.caught for score in found)
+    out.print(f"{caught} of {total} mutants caught. The book's page is made of benchmarks/mutation/ by `make book`.")
+    if stale:
+        raise LabError(f"tests/mutants/equivalent.yaml names mutants that there are none of: {'; '.join(stale)}")
+    if caught < of.TARGET * total or any(score.passing_mistakes or score.flaky for score in found):
+        raise LabError(f"fewer than {of.TARGET:.0%} are caught, or a mistake passes, or a check is flaky: see above")
+
+
 capstone = typer.Typer(no_args_is_help=True, help="The capstone of lab 19: gold queries, submissions, leaderboard.")
 app.add_typer(capstone, name="capstone")
 Weights = Annotated[Path, typer.Argument(help="A safetensors difference to the base, or a generator's folder.")]

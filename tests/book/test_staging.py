@@ -122,7 +122,10 @@ def test_a_new_chapter_and_lab_need_no_list(root, tmp_path, fake_assets):
         ("Video and three dimensions", [{"file": "chapters/16-three-d"}]),
         (
             "Reference",
-            [{"file": name} for name in ("algorithms", "reward-explorer", "atlas", "results", "bibliography")],
+            [
+                {"file": name}
+                for name in ("algorithms", "reward-explorer", "atlas", "mutation", "results", "bibliography")
+            ],
         ),
     ]
     record = json.loads((copy / "benchmarks" / "explorer" / "states.json").read_text())

@@ -13,6 +13,7 @@ import yaml
 
 from pixelpolicy.book.algorithms_page import place_page
 from pixelpolicy.book.explorer import place_explorer
+from pixelpolicy.book.mutation_page import place_page as place_mutation_page
 from pixelpolicy.book.pages import lab_page
 from pixelpolicy.book.results import results_page
 from pixelpolicy.course.source import sources
@@ -28,7 +29,7 @@ PARTS = {
 }
 LAST_PART = "Reference"
 # Pages of the book's own, where they are there.
-OWN = ("algorithms", "reward-explorer", "atlas")
+OWN = ("algorithms", "reward-explorer", "atlas", "mutation")
 REFERENCES = "references.bib"
 
 
@@ -54,6 +55,7 @@ def stage(root: Path, assets: Path, folder: Path, references: Path | None = None
     _anywidget(folder / "assets" / "widgets" / "anywidget.js")
     place_explorer(root, folder / "assets")
     place_page(root, folder)
+    place_mutation_page(root, folder)
     (folder / "labs").mkdir()
     for path in sources(root):
         nbformat.write(lab_page(root, path), folder / "labs" / f"{path.stem}.ipynb")

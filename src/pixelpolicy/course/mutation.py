@@ -1,10 +1,10 @@
 """From a function's source to its mutants: the same function with one small mistake in it.
 
 mutmut and cosmic-ray change installed packages and ask a whole test suite; here one function in a notebook is asked of
-one check, and the mistakes are those of this course (a detached gradient, a wrong axis), so the operators are our own.
+one check, and the mistakes are those of this course (a detached gradient, a wrong axis): the operators are our own.
 
-An operator is a function that yields what may stand in the place of one node of the syntax tree. Signatures, docstrings,
-error messages, casts and the lengths of `zip(strict=...)` are left alone: no check is about them.
+An operator is a function that yields what may stand in the place of one node of the syntax tree. Signatures,
+docstrings, error messages, casts and `zip(strict=...)` are left alone: no check is about them.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
+import importlib.util
 import json
 import random
 import re
@@ -27,7 +27,7 @@ import torch
 import yaml
 from tqdm.auto import tqdm
 
-from pixelpolicy.course import checks, comparing
+from pixelpolicy.course import comparing
 from pixelpolicy.course.checking import exercise_of
 from pixelpolicy.course.comparing import seeded
 from pixelpolicy.course.exercises import Exercise
@@ -39,7 +39,7 @@ from pixelpolicy.course.proof import apart, wrong_answers
 from pixelpolicy.course.source import Source, Task, find_source, plain, read_source, sources
 from pixelpolicy.errors import LabError
 
-CPU_SECONDS = 4.0  # twice what a check may take of a right answer
+SLOWER, LEAST_SECONDS = 5, 0.5  # how often the CPU time of its solution a mutant may take, or at least so long
 REPEATS = 10
 TARGET = 0.98
 REFUSED, RAISED, LATE, SURVIVED = "refused", "raised", "late", "survived"
@@ -172,18 +172,20 @@ def _digest(text: str) -> str:
 
 def _key(root: Path, source: Source, task: Task) -> dict[str, str]:
     """What the verdicts of an exercise follow from."""
-    folder = Path(checks.__file__).parent
-    text = (folder / f"lab{source.number:02d}.py").read_text(encoding="utf-8")
+    text = _text(f"lab{source.number:02d}")
     others = re.findall(r"^from pixelpolicy\.course\.checks import (.+)$", text, flags=re.M)
-    shared = [
-        (folder / f"{name.strip()}.py").read_text(encoding="utf-8") for line in others for name in line.split(",")
-    ]
+    shared = [_text(name.strip()) for line in others for name in line.split(",")]
     by_hand = root / "tests" / "mutants" / f"lab{source.number:02d}.py"
     return {
         "solution": _digest(task.solution),
         "check": _digest("\0".join([text, *shared, Path(comparing.__file__).read_text(encoding="utf-8")])),
         "mistakes": _digest(by_hand.read_text(encoding="utf-8") if by_hand.exists() else ""),
     }
+
+
+def _text(lab: str) -> str:
+    """The text of a lab's module of checks."""
+    return Path(importlib.util.find_spec(f"pixelpolicy.course.checks.{lab}").origin).read_text(encoding="utf-8")
 
 
 # Running --------------------------------------------------------------------------------------------------------------
@@ -226,12 +228,11 @@ def _examine(job: tuple) -> tuple[str, dict[str, Any]]:
     known = kept or {"verdicts": {}, "mistakes": {}, "repeats": 0, "flaky": []}
     by_hand = {m.name: m.function for m in _by_hand(root, lab).get(id, [])}
     made = {_digest(one.code): one.code for one in mutations(task.solution, task.name)}
-    answers = {digest: _maker(solution, code, task.name) for digest, code in made.items() if digest not in
-               known["verdicts"]}  # fmt: skip
+    new = {digest: code for digest, code in made.items() if digest not in known["verdicts"]}
     mistakes = {} if known["mistakes"] else {name: (lambda f=f: f) for name, f in by_hand.items()}
-    told = _outcomes(id, {"the solution": lambda: solution} | mistakes | answers)
-    if told["the solution"] != SURVIVED:
-        raise LabError(f"the solution of {id} does not pass its check: it is {told['the solution']}")
+    told = _outcomes(
+        id, solution, mistakes | {digest: _maker(solution, code, task.name) for digest, code in new.items()}
+    )
     flaky, times = known["flaky"], known["repeats"]
     if times < repeats:
         said = [apart(_all_said, id, {"the solution": solution, **by_hand}, n, seconds=_WHOLE)[0] for n in
@@ -277,31 +278,36 @@ def _maker(solution: Callable, code: str, name: str) -> Callable[[], Any]:
     return make
 
 
-def _outcomes(id: str, answers: dict[str, Callable[[], Any]]) -> dict[str, str]:
+def _outcomes(id: str, solution: Callable, answers: dict[str, Callable[[], Any]]) -> dict[str, str]:
+    """What the check says of each answer. Raises LabError where it does not let the solution pass."""
     told: dict[str, str] = {}
     while left := {name: make for name, make in answers.items() if name not in told}:
-        done, ending = apart(_tried, id, left)
-        told |= dict(done)
+        done, ending = apart(_tried, id, solution, left)
+        if done[:1] != [SURVIVED]:
+            raise LabError(f"the solution of {id} does not pass its check: it is {(done or ['killed'])[0]}")
+        told |= dict(zip(left, done[1:], strict=False))
         if ending is not None:
-            told[list(left)[len(done)]] = LATE if ending in (0, -signal.SIGPROF) else RAISED
+            told[list(left)[len(done) - 1]] = LATE if ending in (0, -signal.SIGPROF) else RAISED
     return told
 
 
-def _tried(id: str, answers: dict[str, Callable[[], Any]]) -> Iterator[tuple[str, str]]:
-    """The outcomes of answers one after another, until one spoils what the check is made of.
+def _tried(id: str, solution: Callable, answers: dict[str, Callable[[], Any]]) -> Iterator[str]:
+    """The outcomes of the solution and of answers, one after another, until one spoils what the check is made of.
 
-    The process is killed where one takes more than CPU_SECONDS: SIGPROF does that by itself.
+    The process is killed where an answer takes too long: SIGPROF does that by itself.
     """
     most = Limits().memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    exercise, clean = exercise_of(id), None
-    for name, make in answers.items():
-        clean = clean or _state(exercise)
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    exercise, started = exercise_of(id), time.process_time()
+    clean = _state(exercise)
+    yield first_failing(exercise, solution)[1]
+    seconds = max(LEAST_SECONDS, SLOWER * (time.process_time() - started))
+    for make in answers.values():
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         _, outcome = first_failing(exercise, make())
         signal.setitimer(signal.ITIMER_PROF, 0)
-        yield name, outcome
+        yield outcome
         if _state(exercise) != clean:
             return
 
