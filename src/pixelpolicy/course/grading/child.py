@@ -33,9 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)
     peer = Peer(Line(channel))
     blocked(task["blocked"])
-    if "RLIMIT_CPU" in task["limits"]:  # counted from here: what python and torch took is not the answer's
-        most = math.ceil(time.process_time()) + task["limits"]["RLIMIT_CPU"]
-        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+    from_here(task["limits"])
     peer.send({"op": "up"}, Packer(peer))
     answer, function = {"op": "ready"}, None
     try:
@@ -47,6 +45,21 @@ def main() -> None:
         answer["error"] = peer.described(error)
     peer.send(answer, Packer(peer))
     serve(peer, function)
+
+
+def from_here(limits: dict) -> None:
+    """Limits that count from here, as what python and torch took is not the answer's: CPU time, and room of any kind.
+
+    RLIMIT_DATA knows private memory alone; what is shared, with nobody, is memory too, and takes addresses.
+    """
+    if "RLIMIT_CPU" in limits:
+        most = math.ceil(time.process_time()) + limits["RLIMIT_CPU"]
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+    if "RLIMIT_AS" in limits and "RLIMIT_DATA" in limits:
+        with open("/proc/self/statm") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        most = min(limits["RLIMIT_AS"], taken + limits["RLIMIT_DATA"])
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def serve(peer, function) -> None:

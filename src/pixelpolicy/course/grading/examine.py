@@ -109,13 +109,14 @@ def examine_piece(
 
 def _judge(box: Answer, ready: Prepared, verdict: Verdict, seed: int) -> None:
     exercise = ready.exercise
-    known, fresh = [], []
-    for property, other in zip(exercise.properties, ready.fresh, strict=True):
-        error = _tried(box, ready, property, 0)
-        if isinstance(error, NotImplementedError):
+    errors: list[Exception | None] = []
+    for property in exercise.properties:  # before any fresh input is handed over, so that no error can tell of one
+        errors.append(_tried(box, ready, property, 0))
+        if isinstance(errors[-1], NotImplementedError):
             verdict.state, verdict.explained = "blank", ["this exercise is not written"]
             return
-        known.append(error is None)
+    fresh = []
+    for property, other, error in zip(exercise.properties, ready.fresh, errors, strict=True):
         again = None if other is None or error is not None else _tried(box, ready, other, seed)
         if other is not None and error is None:
             fresh.append(again is None)

@@ -82,9 +82,9 @@ def document(title: str, body: str) -> str:
 
 def folder_of(student: str) -> str:
     """A folder's name for a student, whatever signs the name has."""
-    kept = re.sub(r"[^\w.@ -]", "_", unicodedata.normalize("NFC", student)).strip(" .")[:80]
+    kept = re.sub(r"[^\w.@ -]", "_", unicodedata.normalize("NFC", student)).strip(" .")[:50]  # four bytes each at most
     digest = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:6]
-    return kept if kept == student else f"{kept or '_'}-{digest}"
+    return kept if kept and kept == student else f"{kept or '_'}-{digest}"
 
 
 def _fenced(lines: list[str]) -> list[str]:

@@ -53,8 +53,8 @@ class Limits:
 
     seconds: float = 60.0  # wall time, from the first line of the student's code to the last check
     cpu_seconds: int = 30  # of the student's code
-    memory_mb: int = 1536  # private memory that can be written
-    address_mb: int = 8192
+    memory_mb: int = 1536  # that can be written, and addresses beyond what python and torch take
+    address_mb: int = 8192  # in all
     file_mb: int = 16  # each file, and the private folder as a whole
     files: int = 64
     processes: int = 64  # threads; new processes there are none

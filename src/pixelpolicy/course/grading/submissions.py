@@ -174,15 +174,16 @@ def piece_of(notebook: Any, released: list[Any], source: Source, id: str) -> Pie
                 above += _statements(cell.source)
         above += [node for t in others.values() for node in parsed(t.solution).body if _names(node) == {t.name}]
         kept = _needed(task.name, above, own.body)
+        code = tuple(ast.unparse(node) for node in kept)
+        text = ast.unparse(own)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         return Piece(task.name, fault=f"its cell is no Python: {type(error).__name__}{line}")
     if not kept:
         return Piece(task.name, fault=f"its cell does not define {task.name}")
-    code = tuple(ast.unparse(node) for node in kept)
     if sum(map(len, code)) > MOST_CODE:
         return Piece(task.name, fault="it needs more code than is read")
-    return Piece(task.name, code, tuple(isinstance(n, ast.Import | ast.ImportFrom) for n in kept), ast.unparse(own))
+    return Piece(task.name, code, tuple(isinstance(n, ast.Import | ast.ImportFrom) for n in kept), text)
 
 
 def forbidden_in(piece: Piece, forbidden: tuple[str, ...]) -> str:

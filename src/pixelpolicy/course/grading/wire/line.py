@@ -29,7 +29,7 @@ class Line:
         length, size = _LENGTHS.unpack(self._read(_LENGTHS.size))
         self.heard += length + size
         if length > HEADER or size > BLOB or self.heard > TOTAL:
-            raise ChannelError(f"it answered with more than the channel takes ({max(length, size, self.heard)} bytes)")
+            raise ChannelError("it answered with more than the channel takes")
         try:
             header = json.loads(self._read(length))
         except (ValueError, RecursionError) as error:

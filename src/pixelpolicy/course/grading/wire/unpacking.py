@@ -75,7 +75,7 @@ class Unpacker:
             return rng
         if kind == "function":
             return self._function(said)
-        raise ChannelError(f"a value of kind {str(kind)[:40]!r} is not known")
+        raise ChannelError("a value is of a kind that is not known")
 
     def generator_state(self, place: list[int]) -> Tensor:
         """The bytes of a torch generator, seen to be a state it can be in."""
