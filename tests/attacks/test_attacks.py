@@ -2,22 +2,29 @@
 
 import os
 import shutil
-import time
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
-from corpus import ATTACKS
+from corpus import ATTACKS, PROBES, TRICKS
 
-from pixelpolicy.course.grading import Limits, unavailable
+import pixelpolicy
+from pixelpolicy.course.exercises import exercises_of
+from pixelpolicy.course.grading import Limits, sandbox, unavailable
 from pixelpolicy.course.grading.examine import examine_piece
-from pixelpolicy.course.grading.sandbox import STARTING
 from pixelpolicy.course.grading.submissions import Piece
+
+sys.path.append(str(Path(__file__).parents[1] / "course"))
+from forked import start_forked  # noqa: E402
 
 # Under CI=true bubblewrap must be there; a machine whose kernel forbids what it does still cannot show anything.
 MISSING = shutil.which("bwrap") is None and os.environ.get("CI") == "true"
-pytestmark = pytest.mark.skipif(bool(unavailable()) and not MISSING, reason=f"nothing can be shut in: {unavailable()}")
+shut_in = pytest.mark.skipif(bool(unavailable()) and not MISSING, reason=f"nothing can be shut in: {unavailable()}")
 LIMITS = Limits(seconds=5, cpu_seconds=1, memory_mb=1024)
 PATIENT = Limits(memory_mb=1024)  # for an answer that is to pass on a busy machine, and the first to load torch
+ENDING = 5.0  # seconds beyond its limit in which a process is ended and its checks are done with it, on a busy machine
+SECRET, MARK = b"a secret of the tests", "not to be read"
 RIGHT = """out = torch.zeros_like(rewards)
 for g in groups.unique():
     mine = rewards[groups == g]
@@ -26,29 +33,110 @@ return out"""
 
 
 def graded(body, cache, limits=LIMITS):
+    places = {"FOLDER": cache, "SOURCES": Path(pixelpolicy.__file__).parent, "GRADER": os.getpid()}
+    for name, place in places.items():
+        body = body.replace(name, str(place))
     text = "def group_advantages(rewards, groups):\n" + "\n".join("    " + line for line in body.splitlines())
     piece = Piece("group_advantages", ("import torch", text), (True, False), text)
-    return examine_piece(piece, 12, "12.1", b"a secret of the tests", cache, limits=limits)
+    return examine_piece(piece, 12, "12.1", SECRET, cache, limits=limits)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("grading")
-    (folder / "secret.key").write_text("not to be read")
+    (folder / "anna").mkdir()
+    for name in ("secret.key", "grades.csv", "anna/12-grpo.ipynb"):
+        (folder / name).write_text(MARK)
     return folder
 
 
+@pytest.fixture
+def not_shut_in(monkeypatch):
+    """Answers run in processes forked from this one."""
+    monkeypatch.setenv("PIXELPOLICY_MARK", MARK)
+    monkeypatch.setattr(sandbox, "unavailable", lambda: "")
+    monkeypatch.setattr(sandbox.Answer, "_start", start_forked)
+
+
+@pytest.fixture
+def holds(cache, monkeypatch):
+    """Grade an attack, and see that it earned nothing, reached nothing, changed nothing and left nothing behind."""
+    monkeypatch.setenv("PIXELPOLICY_MARK", MARK)
+
+    def holds(body):
+        verdict = graded(body, cache)
+        assert verdict.own_seconds is not None, f"it never ran, which shows nothing: {verdict.explained}"
+        assert verdict.own_seconds < LIMITS.seconds + ENDING
+        assert verdict.share == 0, verdict
+        said = " ".join(verdict.explained)
+        assert said and "reached" not in said and MARK not in said
+        said.encode("utf-8")
+        for name in ("secret.key", "grades.csv", "anna/12-grpo.ipynb"):
+            assert (cache / name).read_text() == MARK
+        children = psutil.Process().children(recursive=True)
+        assert not [p for p in children if "child.py" in " ".join(p.cmdline())]
+        return verdict
+
+    return holds
+
+
+@shut_in
 def test_an_honest_answer_passes(cache):
     assert graded(RIGHT, cache, PATIENT).state == "passed"
 
 
+@shut_in
 @pytest.mark.parametrize("name", ATTACKS)
-def test_attack_scores_nothing(name, cache):
-    started = time.monotonic()
-    verdict = graded(ATTACKS[name], cache)
-    assert verdict.share == 0, verdict
-    assert verdict.explained
-    assert time.monotonic() - started < LIMITS.seconds + STARTING, "it cost more than its limit and a process's start"
-    assert (cache / "secret.key").read_text() == "not to be read"
-    left = [p for p in psutil.Process().children(recursive=True) if "child.py" in " ".join(p.cmdline())]
-    assert not left
+def test_attack_scores_nothing(name, holds):
+    holds(ATTACKS[name])
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_trick_scores_nothing(name, holds, not_shut_in):
+    holds(TRICKS[name])
+
+
+@shut_in
+def test_probes_reach_nothing(holds):
+    """All in one process: what the sandbox costs is its start."""
+    lines = ["reached = []"]
+    for number, (name, body) in enumerate(PROBES.items()):
+        lines += [f"def probe_{number}():", *("    " + line for line in body.splitlines())]
+        lines += [
+            f"try: probe_{number}()",
+            f"except BaseException as e: 'reached' in str(e) and reached.append({name!r})",
+        ]
+    verdict = holds("\n".join([*lines, "if reached: raise ValueError(f'reached {reached}')", "return rewards"]))
+    assert verdict.state == "failed" and "came out" in " ".join(verdict.explained)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_the_same_probe_reaches_where_nothing_is_shut_in(name, cache, not_shut_in):
+    """Else it would prove nothing of the sandbox that it does not there."""
+    try:
+        verdict = graded(PROBES[name], cache, PATIENT)
+    finally:
+        (cache / "grades.csv").write_text(MARK)
+    assert "reached" in " ".join(verdict.explained), verdict
+
+
+def test_answers_learnt_by_heart_score_nothing(holds, not_shut_in):
+    known = {}
+
+    def listening(rewards, groups):
+        known[tuple(rewards.tolist()), tuple(groups.tolist())] = exercise.answer()(rewards, groups).tolist()
+        return exercise.answer()(rewards, groups)
+
+    exercise = exercises_of(12)["12.1"]
+    for property in exercise.properties:
+        property.function(listening)
+    table = f"known = {known!r}\n"
+    verdict = holds(table + "return torch.tensor(known[tuple(rewards.tolist()), tuple(groups.tolist())]).to(rewards)")
+    assert verdict.state == "memorised"
+
+
+@shut_in
+def test_a_sandbox_that_does_not_start_is_told_from_one_that_holds(cache, monkeypatch):
+    monkeypatch.setattr(sandbox, "_environment", lambda: {"PYTHONHOME": "/nowhere"})
+    verdict = graded(RIGHT, cache, PATIENT)
+    assert verdict.state == "ungraded" and verdict.own_seconds is None and "did not come up" in verdict.explained[0]
