@@ -530,6 +530,19 @@ def book() -> None:
 
 
 @app.command()
+def publish(
+    site: Annotated[Path, typer.Argument(help="The folder of the whole site, as of a branch gh-pages.")],
+    release: Annotated[str | None, typer.Option(help="Its number, for a folder that stays: 1.0.2.")] = None,
+) -> None:
+    """Put the book that was built into SITE/latest, and into a folder of its own where it is a release."""
+    from pixelpolicy.book import publish as publishing
+    from pixelpolicy.course.files import course_root
+
+    for place in publishing.publish(course_root() / "_build" / "html", site, release):
+        out.print(f"published: {place}", soft_wrap=True)
+
+
+@app.command()
 def check() -> None:
     """Look the course over as its maintainers do: lint, format, floors, labs, links, environment."""
     from pixelpolicy import upkeep

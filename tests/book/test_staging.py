@@ -4,17 +4,22 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
 from base64 import b64encode
 
+import nbformat
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from pixelpolicy.book import build as building
 from pixelpolicy.book.assets import fetch_assets
+from pixelpolicy.book.library import PACKAGES
+from pixelpolicy.book.pages import pictures_apart
 from pixelpolicy.book.results import overview, results_page
 from pixelpolicy.book.staging import stage, table_of_contents
 from pixelpolicy.cli import app
@@ -120,6 +125,7 @@ def test_a_new_chapter_and_lab_need_no_list(root, tmp_path, fake_assets):
         ("Foundations", [{"file": "labs/03-reinforce"}]),
         ("Images", [{"file": "chapters/12-grpo", "sections": [{"file": "labs/12-grpo"}]}]),
         ("Video and three dimensions", [{"file": "chapters/16-three-d"}]),
+        ("Library", [{"file": f"library/{name}"} for name in (*PACKAGES, "ground")]),
         (
             "Reference",
             [
@@ -153,10 +159,10 @@ def test_names_without_a_place_are_refused(tmp_path):
     (tmp_path / "chapters" / "12-grpo.md").touch()
     (tmp_path / "chapters" / "12-more.md").touch()
     with pytest.raises(BookError, match="same number"):
-        table_of_contents(tmp_path)
+        table_of_contents(tmp_path, [])
     (tmp_path / "chapters" / "12-more.md").rename(tmp_path / "chapters" / "notes.md")
     with pytest.raises(BookError, match="NN-name"):
-        table_of_contents(tmp_path)
+        table_of_contents(tmp_path, [])
 
 
 def test_a_missing_bibliography_is_named(tmp_path, fake_assets):
@@ -232,3 +238,23 @@ def test_the_command_builds_and_says_where(tmp_path, monkeypatch):
     said = done.output.replace("\n", "")
     assert done.exit_code == 0 and note in said and "Built in 12 s" in said
     assert os.path.join("_build", "html", "index.html") in said
+
+
+def test_pictures_of_labs_become_files(tmp_path):
+    def coded(kind: str) -> str:
+        data = io.BytesIO()
+        Image.new("RGB", (7, 5)).save(data, kind)
+        return f"data:image/{kind};base64,{b64encode(data.getvalue()).decode()}"
+
+    still, film = coded("png"), coded("gif")
+    text = f'<picture><source srcset="{still}"><img alt="A" src="{film}"></picture><img alt="B" src="{still}">'
+    shown = nbformat.v4.new_output("display_data", {"text/html": text, "text/plain": "A"})
+    other = nbformat.v4.new_output("stream", text="data:image/png;base64,AA")
+    cells = [nbformat.v4.new_markdown_cell("x"), nbformat.v4.new_code_cell("y", outputs=[shown, other])]
+    pictures_apart(nbformat.v4.new_notebook(cells=cells), tmp_path / "labs", "../_static/labs/")
+    made = cells[1].outputs[0].data["text/html"]
+    assert "base64" not in made and made.count('width="7" height="5" loading="lazy"') == 2
+    named = re.findall(r'(src|srcset)="\.\./_static/labs/([^"]+)"', made)
+    assert [kind for kind, _ in named] == ["srcset", "src", "src"] and named[0][1] == named[2][1]
+    assert {path.name for path in (tmp_path / "labs").iterdir()} == {name for _, name in named}
+    assert Image.open(tmp_path / "labs" / named[1][1]).format == "GIF"

@@ -14,6 +14,7 @@ from pybtex.style.labels import BaseLabelStyle
 from pixelpolicy.book import atlas_page
 from pixelpolicy.book.executed import STATE
 from pixelpolicy.book.explorer import RewardExplorerHere, add_script
+from pixelpolicy.book.library import code_stands_apart
 
 ASSETS = "assets"
 # A widget that none of these holds is asked for at an address that is nowhere, rather than from the outside.
@@ -49,6 +50,7 @@ def setup(app: Any) -> dict[str, Any]:
     # before sphinxcontrib-bibtex writes labels, at the usual priority of 500
     app.connect("env-updated", _prepare_entries, priority=400)
     app.connect("html-page-context", _mend_page, priority=900)
+    app.connect("autodoc-process-docstring", code_stands_apart)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_markdown_cell, new_notebook
+from PIL import Image
 
 from pixelpolicy.book.executed import STATE, command, read_executed
 from pixelpolicy.course.build import lab_notebook
 from pixelpolicy.course.source import Source, read_source
+
+EMBEDDED = re.compile(r'\b(?P<attribute>src|srcset)="data:image/(?P<kind>png|gif|jpeg);base64,(?P<data>[^"]+)"')
 
 
 def lab_page(root: Path, path: Path) -> nbformat.NotebookNode:
@@ -44,6 +51,28 @@ def lab_page(root: Path, path: Path) -> nbformat.NotebookNode:
     if executed and "widgets" in executed.metadata:
         metadata["widgets"] = {STATE: executed.metadata["widgets"][STATE]}
     return new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
+
+
+def pictures_apart(notebook: nbformat.NotebookNode, folder: Path, address: str) -> None:
+    """Put the pictures that cells show as HTML into files in `folder`, which its pages know at `address`.
+
+    A page is then read before its pictures have come, and those far down come when they are scrolled to.
+    """
+
+    def to_file(found: re.Match) -> str:
+        data = b64decode(found["data"])
+        path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}.{found['kind']}"
+        path.write_bytes(data)
+        if found["attribute"] != "src":
+            return f'{found["attribute"]}="{address}{path.name}"'
+        width, height = Image.open(BytesIO(data)).size
+        return f'src="{address}{path.name}" width="{width}" height="{height}" loading="lazy"'
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if text := output.get("data", {}).get("text/html"):
+                output.data["text/html"] = EMBEDDED.sub(to_file, text)
 
 
 def _note(source: Source, profile: str | None) -> str:

@@ -13,8 +13,9 @@ import yaml
 
 from pixelpolicy.book.algorithms_page import place_page
 from pixelpolicy.book.explorer import place_explorer
+from pixelpolicy.book.library import place_library
 from pixelpolicy.book.mutation_page import place_page as place_mutation_page
-from pixelpolicy.book.pages import lab_page
+from pixelpolicy.book.pages import lab_page, pictures_apart
 from pixelpolicy.book.results import results_page
 from pixelpolicy.course.source import sources
 from pixelpolicy.errors import BookError
@@ -27,6 +28,7 @@ PARTS = {
     15: "Video and three dimensions",
     18: "Wider views",
 }
+LIBRARY_PART = "Library"
 LAST_PART = "Reference"
 # Pages of the book's own, where they are there.
 OWN = ("algorithms", "reward-explorer", "atlas", "mutation")
@@ -58,15 +60,17 @@ def stage(root: Path, assets: Path, folder: Path, references: Path | None = None
     place_mutation_page(root, folder)
     (folder / "labs").mkdir()
     for path in sources(root):
-        nbformat.write(lab_page(root, path), folder / "labs" / f"{path.stem}.ipynb")
+        page = lab_page(root, path)
+        pictures_apart(page, folder / "assets" / "labs", "../_static/labs/")
+        nbformat.write(page, folder / "labs" / f"{path.stem}.ipynb")
     (folder / "results.md").write_text(results_page(root), encoding="utf-8")
-    _write_yaml(folder / "_toc.yml", table_of_contents(folder))
+    _write_yaml(folder / "_toc.yml", table_of_contents(folder, place_library(folder)))
     _name_repository(root, folder / "_config.yml")
     return folder
 
 
-def table_of_contents(staged: Path) -> dict[str, Any]:
-    """The contents of a staged book: chapters by number in their parts, each chapter's lab below it."""
+def table_of_contents(staged: Path, library: list[str]) -> dict[str, Any]:
+    """The contents of a staged book: chapters by number in their parts, each chapter's lab below it; the library."""
     chapters, labs = _numbered(staged / "chapters", "md"), _numbered(staged / "labs", "ipynb")
     parts: dict[str, list[dict[str, Any]]] = {}
     for number in sorted(chapters | labs):
@@ -78,6 +82,7 @@ def table_of_contents(staged: Path) -> dict[str, Any]:
             entry["sections"] = [{"file": pages[1]}]
         first = max((first for first in PARTS if first <= number), default=min(PARTS))
         parts.setdefault(PARTS[first], []).append(entry)
+    parts[LIBRARY_PART] = [{"file": name} for name in library]
     own = [name for name in OWN if (staged / f"{name}.md").exists()]
     parts[LAST_PART] = [{"file": name} for name in (*own, "results", "bibliography")]
     listed = [{"caption": caption, "chapters": entries} for caption, entries in parts.items()]
