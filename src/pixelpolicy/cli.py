@@ -328,6 +328,23 @@ def status() -> None:
 
 
 @app.command()
+def release(
+    labs: Annotated[str, typer.Option(help="Which labs, such as 04,12.")],
+    out: Annotated[Path, typer.Option(help="The folder that is made; empty, or not there yet.")],
+    nbgrader: Annotated[
+        bool, typer.Option("--nbgrader", help="A course directory of nbgrader, answers in it.")
+    ] = False,
+) -> None:
+    """Make an assignment for a class: notebooks, their data, instructions, what is checked, a manifest."""
+    from pixelpolicy.course.release import release as make
+
+    made = make(_labs(labs), out, nbgrader=nbgrader)
+    console = Console(highlight=False, soft_wrap=True)  # `out` is a folder here
+    console.print(f"{', '.join(made.labs)}: {made.files} files, {made.bytes / 1e6:.1f} MB, in {made.folder}")
+    console.print(f"Read first: {made.folder / 'README.md'}", markup=False)
+
+
+@app.command()
 def grade(
     submissions: Annotated[Path, typer.Argument(help="The folder with the class's notebooks.")],
     out: Annotated[Path, typer.Option(help="Where grades, feedback and the report go.")],

@@ -59,3 +59,7 @@ class ControlError(PixelPolicyError, ValueError):
 
 class GradingError(PixelPolicyError):
     """Submissions cannot be graded: none were found, or this machine cannot shut them in."""
+
+
+class ReleaseError(PixelPolicyError):
+    """An assignment cannot be made: the folder is not empty, or something could not be written."""

@@ -10,17 +10,23 @@ from typing import Any
 from pixelpolicy.errors import LabError
 from pixelpolicy.files import write_whole
 
+# What `pixelpolicy release` leaves in an assignment; the folder that holds it is a course of its own.
+ASSIGNMENT = "assignment.json"
+
 
 def course_root() -> Path:
     """The folder that holds `solutions/`, `labs/`, `work/` and `results/`.
 
-    PIXELPOLICY_ROOT, else the nearest folder at or above the current one that holds `solutions/` or `labs/` beside
-    a `pyproject.toml`, else the checkout this package was installed from. Raises LabError where there is none.
+    PIXELPOLICY_ROOT, else the nearest folder at or above the current one that is an assignment or holds `solutions/`
+    or `labs/` beside a `pyproject.toml`, else the checkout this package was installed from. Raises LabError where
+    there is none.
     """
     if given := os.environ.get("PIXELPOLICY_ROOT"):
         return Path(given).resolve()
     here = Path.cwd().resolve()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[3]):
+        if (folder / ASSIGNMENT).is_file():
+            return folder
         if (folder / "pyproject.toml").exists() and any((folder / part).is_dir() for part in ("solutions", "labs")):
             return folder
     raise LabError(

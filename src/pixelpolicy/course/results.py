@@ -88,11 +88,16 @@ def commit(folder: Path) -> str:
 
 
 def source_of(name: str) -> Path:
-    """The solved lab that a record's name speaks of: `12-grpo` and `12-grpo-long` are both of solutions/12-grpo.py."""
-    folder = course_root() / "solutions"
+    """The solved lab that a record's name speaks of: `12-grpo` and `12-grpo-long` are both of solutions/12-grpo.py.
+
+    In an assignment, which has no solutions, it is the lab as it was handed out.
+    """
+    root = course_root()
+    folder = root / "solutions"
     for stem in (name, name.removesuffix("-long")):
-        if (path := folder / f"{stem}.py").exists():
-            return path
+        for path in (folder / f"{stem}.py", root / "labs" / f"{stem}.ipynb", root / f"{stem}.ipynb"):
+            if path.exists():
+                return path
     raise LabError(f"record {name!r}: there is no {folder / name}.py; name the record after its lab, or give source=")
 
 
