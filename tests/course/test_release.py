@@ -232,10 +232,10 @@ def test_nbgrader_hands_out_grades_and_tells(course, lab, tmp_path):
     sums = json.loads((handed / "assignment.json").read_text())["files"]
     assert all(hashlib.sha256((handed / name).read_bytes()).hexdigest() == s["sha256"] for name, s in sums.items())
 
-    right = {id: task.solution for id, task in lab.tasks.items()}
     given = {
-        "solved": right, "blank": {}, "half": {"99.1": DETACHED, "99.2": "def squared_error("},
-        "helped": {"99.1": "centred = catch_up('99.1')"}, "leaves": right | {"99.1": "def centred(*x): exit()"},
+        "solved": {id: task.solution for id, task in lab.tasks.items()}, "blank": {},
+        "half": {"99.1": DETACHED, "99.2": "def squared_error("},
+        "helped": {"99.1": "centred = catch_up('99.1')"},
     }  # fmt: skip
     for student, answers in given.items():
         notebook = nbformat.read(handed / f"{LAB}.ipynb", as_version=4)
@@ -252,7 +252,7 @@ def test_nbgrader_hands_out_grades_and_tells(course, lab, tmp_path):
     rows = csv.DictReader((folder / "grades.csv").read_text().splitlines())
     scores = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in rows}
     assert scores == {
-        "solved": (3.5, 3.5), "blank": (0, 3.5), "half": (1.3333, 3.5), "helped": (0, 3.5), "leaves": (1.5, 3.5),
+        "solved": (3.5, 3.5), "blank": (0, 3.5), "half": (1.3333, 3.5), "helped": (0, 3.5),
     }  # fmt: skip
 
     nbgrader(folder, "generate_feedback", LAB)
