@@ -21,7 +21,7 @@ from pixelpolicy.book.assets import fetch_assets
 from pixelpolicy.book.library import PACKAGES
 from pixelpolicy.book.pages import pictures_apart
 from pixelpolicy.book.results import overview, results_page
-from pixelpolicy.book.staging import stage, table_of_contents
+from pixelpolicy.book.staging import OWN, stage, table_of_contents
 from pixelpolicy.cli import app
 from pixelpolicy.errors import BookError
 
@@ -126,13 +126,7 @@ def test_a_new_chapter_and_lab_need_no_list(root, tmp_path, fake_assets):
         ("Images", [{"file": "chapters/12-grpo", "sections": [{"file": "labs/12-grpo"}]}]),
         ("Video and three dimensions", [{"file": "chapters/16-three-d"}]),
         ("Library", [{"file": f"library/{name}"} for name in (*PACKAGES, "ground")]),
-        (
-            "Reference",
-            [
-                {"file": name}
-                for name in ("algorithms", "reward-explorer", "atlas", "mutation", "results", "bibliography")
-            ],
-        ),
+        ("Reference", [{"file": name} for name in (*OWN, "results", "bibliography")]),
     ]
     record = json.loads((copy / "benchmarks" / "explorer" / "states.json").read_text())
     explorer, about = staged / "assets" / "explorer", "engine.json"

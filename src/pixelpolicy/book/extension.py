@@ -11,7 +11,7 @@ from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style
 from pybtex.style.labels import BaseLabelStyle
 
-from pixelpolicy.book import atlas_page
+from pixelpolicy.book import atlas_page, chapter_map, front
 from pixelpolicy.book.executed import STATE
 from pixelpolicy.book.explorer import RewardExplorerHere, add_script
 from pixelpolicy.book.library import code_stands_apart
@@ -45,6 +45,8 @@ def setup(app: Any) -> dict[str, Any]:
     register_plugin("pybtex.style.formatting", "pixelpolicy", BookStyle)
     app.add_directive("reward-explorer", RewardExplorerHere)
     app.add_directive("atlas", atlas_page.AtlasHere)
+    app.add_directive("chapter-map", chapter_map.MapHere)
+    app.add_node(chapter_map.Map, html=(chapter_map.visit_map, None))
     # jupyter-book puts each script below _static on every page, so what only some pages need joins after its look
     app.connect("builder-inited", _add_assets)
     # before sphinxcontrib-bibtex writes labels, at the usual priority of 500
@@ -68,7 +70,8 @@ def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, An
     scripts[:] = [script for script in scripts if not _is_thebe(script)]
     if body := context.get("body"):
         add_script(app, body)
-        atlas_page.add_files(app, body)
+        for part in (atlas_page, chapter_map, front):
+            part.add_files(app, body)
         # ARIA allows only list items in a list
         body = body.replace('role="doc-biblioentry"', 'role="listitem"')
         # thebe's settings, left behind in the text of notebooks

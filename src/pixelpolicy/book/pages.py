@@ -13,6 +13,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
 from pixelpolicy.book.executed import STATE, command, read_executed
+from pixelpolicy.book.opening import effort, ways_to_open
 from pixelpolicy.course.build import lab_notebook
 from pixelpolicy.course.source import Source, read_source
 
@@ -44,7 +45,8 @@ def lab_page(root: Path, path: Path) -> nbformat.NotebookNode:
     if title is not None:
         heading, _, rest = cells[title].source.partition("\n")
         profile = executed.metadata["pixelpolicy"]["profile"] if executed else None
-        cells[title].source = f"{heading}\n\n{_note(source, profile)}\n{rest}"
+        takes = f"{effort(root, source)}\n\n{ways_to_open(root, source)}"
+        cells[title].source = f"{heading}\n\n{_note(source, profile)}\n{takes}\n{rest}"
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"
     metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
@@ -77,7 +79,7 @@ def pictures_apart(notebook: nbformat.NotebookNode, folder: Path, address: str) 
 
 def _note(source: Source, profile: str | None) -> str:
     """Where the reader is, and what the outputs are worth."""
-    here = f"This is the solved lab. To write the answers yourself: `make lab LAB={source.number:02d}`."
+    here = "This is the solved lab; write the answers yourself first."
     if profile is None:
         return (
             "```{admonition} Not executed\n:class: warning\n"

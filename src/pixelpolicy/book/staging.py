@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,13 @@ import yaml
 
 from pixelpolicy.book.algorithms_page import place_page
 from pixelpolicy.book.explorer import place_explorer
+from pixelpolicy.book.glossary import place_glossary
 from pixelpolicy.book.library import place_library
 from pixelpolicy.book.mutation_page import place_page as place_mutation_page
+from pixelpolicy.book.opening import repository
 from pixelpolicy.book.pages import lab_page, pictures_apart
 from pixelpolicy.book.results import results_page
+from pixelpolicy.book.survey_page import survey_page
 from pixelpolicy.course.source import sources
 from pixelpolicy.errors import BookError
 
@@ -31,7 +33,7 @@ PARTS = {
 LIBRARY_PART = "Library"
 LAST_PART = "Reference"
 # Pages of the book's own, where they are there.
-OWN = ("algorithms", "reward-explorer", "atlas", "mutation")
+OWN = ("algorithms", "reward-explorer", "atlas", "survey", "glossary", "mutation")
 REFERENCES = "references.bib"
 
 
@@ -52,12 +54,14 @@ def stage(root: Path, assets: Path, folder: Path, references: Path | None = None
     shutil.copy(references, folder / REFERENCES)
     shutil.copytree(root / "chapters", folder / "chapters")
     shutil.copytree(assets, folder / "assets", ignore=shutil.ignore_patterns(".*"))
-    for own in ("widgets", "atlas"):
+    for own in ("widgets", "atlas", "front"):
         shutil.copytree(folder / own, folder / "assets" / own, dirs_exist_ok=True)
     _anywidget(folder / "assets" / "widgets" / "anywidget.js")
     place_explorer(root, folder / "assets")
     place_page(root, folder)
     place_mutation_page(root, folder)
+    (folder / "survey.md").write_text(survey_page(folder), encoding="utf-8")
+    place_glossary(folder)
     (folder / "labs").mkdir()
     for path in sources(root):
         page = lab_page(root, path)
@@ -110,8 +114,7 @@ def _anywidget(target: Path) -> None:
 
 def _name_repository(root: Path, config: Path) -> None:
     """Put the public address of `pyproject.toml` into the configuration, where there is one."""
-    tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
-    if address := tool.get("pixelpolicy", {}).get("repository"):
+    if address := repository(root):
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
         settings["repository"] = {"url": address, "path_to_book": "book", "branch": "main"}
         settings["html"]["use_repository_button"] = True
