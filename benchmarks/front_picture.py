@@ -127,11 +127,14 @@ def read() -> tuple[dict, np.ndarray]:
 
 def still(data: dict, pictures: np.ndarray) -> viz.Picture:
     """The first look and the last: carts where their episodes ended, and pictures."""
-    figure = Figure(figsize=(8.4, 4.4), facecolor="white")
-    grid = figure.subplots(4, 9, width_ratios=[1] * 4 + [0.25] + [1] * 4, gridspec_kw={"hspace": 0.12, "wspace": 0.08})
+    figure = Figure(figsize=(8.4, 4.8), facecolor="white")
+    grid = figure.subplots(
+        5, 9, width_ratios=[1] * 4 + [0.25] + [1] * 4, height_ratios=[1, 1, 0.3, 1, 1],
+        gridspec_kw={"hspace": 0.12, "wspace": 0.08},
+    )  # fmt: skip
     for part, look in enumerate((data["looks"][0], data["looks"][-1])):
         for place in range(8):
-            row, column = 2 * part + place // 4, place % 4
+            row, column = 3 * part + place // 4, place % 4
             cart, drawn = grid[row, column], grid[row, 5 + column]
             x, angle = look["carts"][place][-1]
             draw_cart(cart, x, angle)
@@ -141,13 +144,13 @@ def still(data: dict, pictures: np.ndarray) -> viz.Picture:
                     spine.set(color=GREEN if good else RED, linewidth=2, capstyle="butt")
                     spine.set_linestyle("-" if good else (0, (3, 2)))
         words = "before" if part == 0 else "after"
-        grid[2 * part, 0].set_title(
+        grid[3 * part, 0].set_title(
             f"{words}: {sum(s == LONGEST for s in look['stood'])} of 8 stand", loc="left", fontsize=9
         )
-        grid[2 * part, 5].set_title(f"{words}: {sum(look['accepted'])} of 8 accepted", loc="left", fontsize=9)
+        grid[3 * part, 5].set_title(f"{words}: {sum(look['accepted'])} of 8 accepted", loc="left", fontsize=9)
     for axis in grid.flat:
         axis.set_xticks([]), axis.set_yticks([])
-    for axis in grid[:, 4]:
+    for axis in (*grid[:, 4], *grid[2]):
         axis.set_visible(False)
     first, last = data["looks"][0], data["looks"][-1]
     stand = [sum(stood == LONGEST for stood in look["stood"]) for look in (first, last)]

@@ -67,8 +67,8 @@
         shown.style.backgroundPosition = `${part(place, prompts.length)} ${part(look, looks.length)}`;
         judge(cell, now.accepted[place]);
       });
-      cartSaid.textContent = `${now.steps.toLocaleString("en")} pushes tried: ${stand} of 8 stand to the end`;
-      pictureSaid.textContent = `${now.pictures.toLocaleString("en")} pictures tried: ${right} of 8 are as asked`;
+      cartSaid.textContent = `${now.steps.toLocaleString("en")} pushes: ${stand} of 8 stand`;
+      pictureSaid.textContent = `${now.pictures.toLocaleString("en")} pictures: ${right} of 8 as asked`;
       slider.value = look;
       slider.setAttribute("aria-valuetext", `${cartSaid.textContent}; ${pictureSaid.textContent}`);
     }

@@ -32,9 +32,9 @@ PARTS = (
         "The evolution of reinforcement learning, from control to a general tool: value methods, actor-critics, TRPO "
         "and PPO; where they fall short; offline, model-based and alignment-driven learning",
         (1, 2, 3, 4, 5),
-        "the same road, each method run; 1 begins earlier, with planning",
+        "the same road, its main methods run; chapter 1 begins earlier, with planning",
     ),
-    Part("Images", (7, 9, 10, 11, 12, 13, 14), "one family a chapter, all but the last on one base"),
+    Part("Images", (7, 9, 10, 11, 12, 13, 14), "one family a chapter from 9 on; 7 to 13 on one base, 14 on another"),
     Part("Video", (15,), "rewards that watch time pass"),
     Part("3D and 4D", (16, 17), "what stands, and what walks"),
     Part("Open challenges and future directions", (19,), "each with a measurement, and a task that is open"),
