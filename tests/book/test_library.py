@@ -4,7 +4,12 @@ import pkgutil
 import re
 from importlib.util import find_spec
 
+import pytest
+
+from pixelpolicy.book.extension import _pictures_when_needed
+from pixelpolicy.book.icons import SCRIPT, keep_used_icons
 from pixelpolicy.book.library import GROUND, PACKAGES, code_stands_apart, place_library
+from pixelpolicy.errors import BookError
 
 
 def test_every_public_module_stands_on_one_page(tmp_path):
@@ -31,3 +36,27 @@ def test_code_in_a_docstring_is_set_as_code():
     plain = ["One line", "    that goes on."]
     code_stands_apart(None, "module", "m", None, None, plain)
     assert plain == ["One line", "    that goes on."]
+
+
+def test_pages_bring_the_icons_that_they_show(tmp_path):
+    icons = {f"icon-{place}": f'"icon-{place}":[512,512,[],"f{place:04}","M{place} 0"]' for place in range(1500)}
+    icons["bars"] = 'bars:[448,512,["navicon"],"f0c9","M0 96"]'
+    icons["gone"] = 'gone:[448,512,[57],"f0c8",["M0","M1"]]'
+    script = tmp_path / SCRIPT
+    script.parent.mkdir(parents=True)
+    script.write_text(f"var a={{{','.join(icons.values())}}};function run(){{return [1,2]}}")
+    (script.parent / "theme.js").write_text('const cross = "fa-icon-3";')
+    (tmp_path / "index.html").write_text('<i class="fas fa-icon-1200"></i><i class="fa-solid fa-navicon"></i>')
+    assert keep_used_icons(tmp_path) == 3
+    left = script.read_text()
+    kept = f"var a={{{icons['icon-3']},{icons['icon-1200']},{icons['bars']},}};function run(){{return [1,2]}}"
+    assert left == kept
+    with pytest.raises(BookError, match="another way"):
+        keep_used_icons(tmp_path)
+
+
+def test_the_first_picture_comes_at_once_and_others_later():
+    body = '<p><img alt="a" src="a"/></p><img alt="b" src="b"><img loading="eager" src="c"><pre>&lt;img x</pre>'
+    made = _pictures_when_needed(body)
+    assert made == body.replace('<img alt="b"', '<img loading="lazy" alt="b"')
+    assert _pictures_when_needed("<p>none</p>") == "<p>none</p>"

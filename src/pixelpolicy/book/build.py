@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pixelpolicy.book.assets import fetch_assets
 from pixelpolicy.book.executed import complaint
+from pixelpolicy.book.icons import keep_used_icons
 from pixelpolicy.book.staging import stage
 from pixelpolicy.course.source import sources
 from pixelpolicy.errors import BookError
@@ -42,7 +43,8 @@ def build(
     fresh = output / "new"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        _jupyter_book(source, fresh)
+        jupyter_book(source, fresh)
+        keep_used_icons(fresh / "_build" / "html")
         old = output / "html"
         shutil.rmtree(old, ignore_errors=True)
         (fresh / "_build" / "html").rename(old)
@@ -52,9 +54,10 @@ def build(
     return Built(output / "html", time.monotonic() - started, notes)
 
 
-def _jupyter_book(source: Path, output: Path) -> None:
-    """Run jupyter-book with warnings as errors; BookError says what it complained of."""
+def jupyter_book(source: Path, output: Path, *more: str) -> None:
+    """Run jupyter-book with warnings as errors and `more` options; BookError says what it complained of."""
     words = ["build", str(source), "--path-output", str(output), "--all", "--warningiserror", "--keep-going", "-q"]
+    words += more
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", *words]
     environment = os.environ | {"NO_COLOR": "1", "PYTHONUTF8": "1"}
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)

@@ -72,11 +72,21 @@ def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, An
         add_script(app, body)
         for part in (atlas_page, chapter_map, front):
             part.add_files(app, body)
+        # what a fold is called is what stands on it
+        body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
         # ARIA allows only list items in a list
         body = body.replace('role="doc-biblioentry"', 'role="listitem"')
         # thebe's settings, left behind in the text of notebooks
         body = re.sub(r'<script type="text/x-thebe-config">.*?</script>', "", body, flags=re.S)
-        context["body"] = re.sub(r"<script>kernelName = '[^']*'</script>", "", body)
+        body = re.sub(r"<script>kernelName = '[^']*'</script>", "", body)
+        context["body"] = _pictures_when_needed(body)
+
+
+def _pictures_when_needed(body: str) -> str:
+    """The first picture at once, those below it when they are scrolled to."""
+    first, *rest = re.split(r"(?=<img )", body, maxsplit=2)
+    late = re.sub(r"<img (?![^>]*\bloading=)", '<img loading="lazy" ', "".join(rest[1:]))
+    return "".join([first, *rest[:1], late])
 
 
 def _people(entry: Any) -> str:
