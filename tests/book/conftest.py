@@ -87,7 +87,7 @@ def widget_notebook(path: Path, states: Path) -> nbformat.NotebookNode:
 def course_of_the_book(root, tmp_path_factory) -> Path:
     """A copy of what the book is made of, and lab 98."""
     copy = tmp_path_factory.mktemp("course")
-    for name in ("book", "chapters", "solutions", "benchmarks"):
+    for name in ("book", "chapters", "solutions", "benchmarks", "tests/attacks"):
         shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns(".*"))
     shutil.copy(root / "pyproject.toml", copy)
     path = copy / "solutions" / "98-widget.py"

@@ -13,6 +13,7 @@ import yaml
 from pixelpolicy.book.algorithms_page import place_page
 from pixelpolicy.book.explorer import place_explorer
 from pixelpolicy.book.glossary import place_glossary
+from pixelpolicy.book.instructors_page import place_guide
 from pixelpolicy.book.library import place_library
 from pixelpolicy.book.mutation_page import place_page as place_mutation_page
 from pixelpolicy.book.opening import repository
@@ -33,7 +34,7 @@ PARTS = {
 LIBRARY_PART = "Library"
 LAST_PART = "Reference"
 # Pages of the book's own, where they are there.
-OWN = ("algorithms", "reward-explorer", "atlas", "survey", "glossary", "mutation")
+OWN = ("algorithms", "reward-explorer", "atlas", "survey", "glossary", "instructors", "mutation")
 REFERENCES = "references.bib"
 
 
@@ -62,6 +63,7 @@ def stage(root: Path, assets: Path, folder: Path, references: Path | None = None
     place_mutation_page(root, folder)
     (folder / "survey.md").write_text(survey_page(folder), encoding="utf-8")
     place_glossary(folder)
+    place_guide(root, folder)
     (folder / "labs").mkdir()
     for path in sources(root):
         page = lab_page(root, path)
