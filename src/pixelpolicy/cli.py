@@ -350,7 +350,7 @@ def grade(
     out: Annotated[Path, typer.Option(help="Where grades, feedback and the report go.")],
     labs: Annotated[str, typer.Option(help="Which labs, such as 04,12.")],
     secret: Annotated[Path | None, typer.Option(help="A file with your secret [default: OUT/secret.key].")] = None,
-    roster: Annotated[Path | None, typer.Option(help="The class's list, a CSV: student,name,id,login,email.")] = None,
+    roster: Annotated[Path | None, typer.Option(help="The class's list, a CSV with a column `student`.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once [default: the cores].")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Wall seconds one exercise may take.")] = 60,
     dask: Annotated[str | None, typer.Option(help="The address of a Dask scheduler, to grade on a cluster.")] = None,
