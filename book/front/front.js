@@ -37,7 +37,7 @@
     const [pictureSaid, right] = panel("A generator of pictures", pictures.map((one) => one.cell));
     const button = make("button", { type: "button" }, "Play");
     const slider = make("input", { type: "range", min: 0, max: looks.length - 1, step: 1, "aria-label": "How far both have learnt" });
-    const player = make("div", { class: "front-player", role: "group", "aria-label": "Two policies that learn by the same loss" },
+    const player = make("div", { class: "front-player", role: "group", "aria-label": still.alt },
       make("div", { class: "front-panels" }, left, right), make("div", { class: "front-tools" }, button, slider));
 
     const judge = (cell, good) => {
