@@ -32,6 +32,7 @@ def changes(body, operator, **kwargs):
     [
         ("sign", "return -x + y", {"return x + y", "return -x - y"}),
         ("sign", "return x - y", {"return x + y", "return y - x"}),
+        ("sign", "return (x - y) ** 2", {"return (x + y) ** 2"}),
         ("comparison", "return x < y", {"return x <= y", "return x > y"}),
         ("comparison", "return x == y", {"return x != y"}),
         ("constant", "return x + 2", {"return x + 3", "return x + 1"}),
@@ -77,6 +78,9 @@ def test_a_gradient_is_cut_where_there_may_be_one():
     assert (
         changes("return x + n", "detached gradient", signature="x: Int[Tensor, 'n'], n: int", returns="float") == set()
     )
+    assert changes("return x * (x > y)", "detached gradient") == {
+        "return x.detach() * (x > y)", "return (x * (x > y)).detach()"
+    }  # fmt: skip
     with_off = changes("with torch.no_grad():\n    return x", "detached gradient")
     assert "with torch.enable_grad():" in with_off
 

@@ -57,8 +57,6 @@ def mutations(code: str, name: str) -> list[Mutation]:
     function = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name), None)
     if function is None:
         raise LabError(f"there is no function {name!r} to make mutants of")
-    tensors = {arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg) and _is_tensor(arg.annotation)}
-    returned = function.returns
     seen, found, count = {ast.dump(ast.parse(ast.unparse(tree)))}, [], {}
     for block, place in _statements(function):
         statement = block[place]
@@ -66,7 +64,7 @@ def mutations(code: str, name: str) -> list[Mutation]:
             continue
         before = _header(statement)
         spots = list(_spots(statement, block, place))
-        for kind, operators in (*OPERATORS.items(), ("detached gradient", [_detached(tensors, returned)])):
+        for kind, operators in (*OPERATORS.items(), ("detached gradient", [_detached(function)])):
             for owner, field, index, node, parent in spots:
                 for new in (new for change in operators for new in change(node, parent)):
                     _put(owner, field, index, new)
@@ -303,12 +301,19 @@ def _sign(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
     turned = {ast.Add: ast.Sub, ast.Sub: ast.Add}
     if isinstance(node, ast.BinOp) and type(node.op) in turned:
         yield _binary(node.left, turned[type(node.op)](), node.right)
-        if isinstance(node.op, ast.Sub):
+        if isinstance(node.op, ast.Sub) and not _is_even(parent):
             yield _binary(node.right, ast.Sub(), node.left)
     elif isinstance(node, ast.AugAssign) and type(node.op) in turned:
         yield ast.AugAssign(node.target, turned[type(node.op)](), node.value)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not _is_axis(node, parent):
         yield node.operand
+
+
+def _is_even(parent: ast.AST) -> bool:
+    """Whether a value's sign is forgotten at once: its absolute value or its square is taken."""
+    if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow):
+        return _number(parent.right) == 2
+    return isinstance(parent, ast.Attribute) and parent.attr in ("abs", "square")
 
 
 @operator("comparison")
@@ -405,8 +410,23 @@ def _dropped(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
         yield ast.Pass()
 
 
-def _detached(tensors: set[str], returned: ast.expr | None) -> Operator:
-    """The operator for a function with these arguments of floating numbers, and what its signature says it returns."""
+# Calls and attributes through which no gradient passes; and calls whose other arguments give a form and no values.
+BLIND = {
+    "len", "zeros_like", "ones_like", "full_like", "argmax", "argmin", "argsort", "searchsorted", "unique", "tolist",
+    "item", "any", "all", "isfinite", "shape", "ndim", "dtype", "dim", "detach",
+}  # fmt: skip
+FORMS = {"to", "expand_as"}
+
+
+def _detached(function: ast.FunctionDef) -> Operator:
+    """The operator for a function: it cuts off its floating arguments, and what it returns, if so declared."""
+    tensors = {arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg) and _is_tensor(arg.annotation)}
+    blind: set[int] = set()
+    for node in ast.walk(function):
+        name = node.attr if isinstance(node, ast.Attribute) else _called(node)[0]
+        below = [node] if isinstance(node, ast.Compare) or name in BLIND else node.args if name in FORMS and isinstance(
+            node, ast.Call) else []  # fmt: skip
+        blind |= {id(part) for top in below for part in ast.walk(top)}
 
     def cut(node: ast.expr) -> ast.expr:
         return ast.Call(ast.Attribute(node, "detach", ast.Load()), [], [])
@@ -419,11 +439,9 @@ def _detached(tensors: set[str], returned: ast.expr | None) -> Operator:
             other = "enable_grad" if name == "no_grad" else "no_grad"
             yield _call(node, func=ast.Attribute(node.func.value, other, ast.Load()))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in tensors:
-            shape = isinstance(parent, ast.Attribute) and parent.attr in ("shape", "ndim", "dtype", "dim", "detach")
-            like = _called(parent)[0] in ("len", "zeros_like", "ones_like", "full_like", "to", "expand_as")
-            if not shape and not like:
+            if id(node) not in blind:
                 yield cut(node)
-        if isinstance(node, ast.Return) and _is_tensor(returned):
+        if isinstance(node, ast.Return) and _is_tensor(function.returns):
             if isinstance(node.value, ast.Tuple):
                 parts = node.value.elts
                 for place, part in enumerate(parts):

@@ -13,6 +13,7 @@ where `hint` is a part of the message that this mutant alone must bring up.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import multiprocessing
 import time
@@ -88,6 +89,7 @@ def apart(function: Callable[..., Iterator[Any]], *given: Any, seconds: float = 
 
 def _send(function: Callable[..., Iterator[Any]], given: tuple, pipe: Connection) -> None:
     torch.set_num_threads(1)  # the parent's pool of threads does not survive the fork
+    gc.disable()  # a collection would touch, and so copy, all the memory that is shared with the parent
     for value in function(*given):
         pipe.send(("value", value))
     pipe.send(("end", None))
