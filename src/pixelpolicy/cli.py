@@ -412,8 +412,9 @@ def mutation(
             out.print(f"{score.id} lets a mistake written by hand pass: {name}", markup=False)
     total, caught = sum(score.count() for score in found), sum(score.caught for score in found)
     out.print(f"{caught} of {total} mutants caught. The book's page is made of benchmarks/mutation/ by `make book`.")
+    stale += [f"{score.id}: {id} (it is caught)" for score in found for id in score.refuted]
     if stale:
-        raise LabError(f"tests/mutants/equivalent.yaml names mutants that there are none of: {'; '.join(stale)}")
+        raise LabError(f"tests/mutants/equivalent.yaml names what is no equivalent mutant: {'; '.join(stale)}")
     if caught < of.TARGET * total or any(score.passing_mistakes or score.flaky for score in found):
         raise LabError(f"fewer than {of.TARGET:.0%} are caught, or a mistake passes, or a check is flaky: see above")
 

@@ -109,8 +109,9 @@ def test_a_function_that_is_not_there_is_told():
 # The list of equivalents ----------------------------------------------------------------------------------------------
 
 
-def test_every_equivalent_mutant_is_still_one():
+def test_every_equivalent_mutant_is_still_one_and_passes():
     assert of.stale(ROOT) == []
+    assert {score.id: score.refuted for score in of.scores(ROOT) if score.current and score.refuted} == {}
 
 
 def listed(root, *entries):

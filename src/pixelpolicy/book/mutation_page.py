@@ -28,8 +28,8 @@ A mutant is **caught** where the check does not pass it. Some are caught because
 wrong axis often does), a few because they are *late*: they loop on, and are ended after {slower} times the CPU time of
 the solution (half a second at least). Both count as caught and are told apart in the columns. **Equivalent** mutants do
 the same as the solution on every input that the exercise allows; no check can refuse them, and they are left out of the
-share. They are listed below, each with its reason. **By hand** are the wrong answers that an author wrote down because
-students give them.
+share. They are listed below, each with its reason; most are gradients cut where nothing is trained. **By hand** are the
+wrong answers that an author wrote down because students give them.
 
 ## By kind of mistake
 
@@ -125,9 +125,9 @@ def _share(found: list[Score]) -> str:
 def _flaky(found: list[Score]) -> str:
     tried = [score for score in found if score.repeats >= REPEATS]
     names = [f"{score.id} ({', '.join(score.flaky)})" for score in tried if score.flaky]
-    where = "" if len(tried) == len(found) else f" of {len(tried)} of these exercises"
-    said = f"flaky: {', '.join(names)}" if names else "not once a different verdict"
-    return f"Asked {REPEATS} times each{where}: {said}." if tried else ""
+    where = "" if len(tried) == len(found) else f" ({len(tried)} of them so far)"
+    said = f"these changed their verdict: {', '.join(names)}" if names else "none changed its verdict"
+    return f"Of the checks, each asked {REPEATS} times{where}, {said}." if tried else ""
 
 
 def _survivors(found: list[Score]) -> str:

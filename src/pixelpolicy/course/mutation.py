@@ -413,14 +413,15 @@ def _dropped(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
 # Calls and attributes through which no gradient passes; and calls whose other arguments give a form and no values.
 BLIND = {
     "len", "zeros_like", "ones_like", "full_like", "argmax", "argmin", "argsort", "searchsorted", "unique", "tolist",
-    "item", "any", "all", "isfinite", "shape", "ndim", "dtype", "dim", "detach",
+    "item", "any", "all", "isfinite", "shape", "ndim", "dtype", "dim", "detach", "new_zeros", "new_full",
 }  # fmt: skip
 FORMS = {"to", "expand_as"}
 
 
 def _detached(function: ast.FunctionDef) -> Operator:
     """The operator for a function: it cuts off its floating arguments, and what it returns, if so declared."""
-    tensors = {arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg) and _is_tensor(arg.annotation)}
+    given = [arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)]
+    tensors = {arg.arg for arg in given if _is_tensor(arg.annotation)} if _is_tensor(function.returns) else set()
     blind: set[int] = set()
     for node in ast.walk(function):
         name = node.attr if isinstance(node, ast.Attribute) else _called(node)[0]

@@ -471,6 +471,7 @@ CHOICES = [
     (_tensor([0.3, 0.1 + 0.2, 0.2], [-1.0, -1.0 - 1e-12, -2.0]), 1e-9),
     (_tensor([-5.0, -4.0, -9.0], [-1.0, -7.0, -3.0]), 1e-9),
     (_tensor([1.0, 0.95, 0.8], [2.0, 1.0, 1.99]), 0.1),
+    (_tensor([1.0, 2.0, 2.0], [3.0, 0.5, -1.0]), 0.0),
 ]
 
 
@@ -512,7 +513,7 @@ GREEDY = Exercise(
         Property("the best action has probability 1", _greedy_case(0, 3)),
         Property("equals share evenly", _greedy_case(1)),
         Property("rounding does not decide", _greedy_case(2)),
-        Property("what is within the tie counts as equal", _greedy_case(4)),
+        Property("what is within the tie counts as equal, and with a tie of 0 what is equal", _greedy_case(4, 5)),
     ],
     mistakes=[
         Mistake(
@@ -707,7 +708,11 @@ def _leash_aim(student) -> None:
 def _leash_gradient(student) -> None:
     q, base, beta = LEASHES[0]
     same_gradient(
-        lambda q: student(q, base, beta)[0], lambda q: _leashed(q, base, beta)[0], (q,), names=("q",), atol=1e-8
+        lambda q, base: student(q, base, beta),
+        lambda q, base: _leashed(q, base, beta),
+        (q, base),
+        names=("q", "base"),
+        atol=1e-8,
     )
 
 
@@ -737,7 +742,9 @@ LEASH = Exercise(
         Property("what the base never does, the policy never does", _leash_case(2)),
         Property("a tight and a loose leash: nothing overflows", _leash_case(3, 4)),
         Property(
-            "gradients reach the action values", _leash_gradient, "Do not detach: the gradient of v is the policy."
+            "gradients reach action values and base, from both",
+            _leash_gradient,
+            "Do not detach: the gradient of v in q is the policy.",
         ),
     ],
     mistakes=[

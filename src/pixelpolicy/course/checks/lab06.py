@@ -563,6 +563,14 @@ def _ddim_last(student) -> None:
         same(std, torch.tensor(0.0), what=f"the standard deviation of the last step, eta {eta:g}")
 
 
+def _ddim_rounded(student) -> None:
+    """Levels at which, in float32, rounding takes what is under the root below 0."""
+    y, noise = ARC_STEPS[0][:2]
+    for level, following in ((0.2680889, 0.9999998), (0.14879689, 0.9999996)):
+        mean, _ = _pair(student(y, noise, torch.tensor(level), torch.tensor(following), 1.0), "mean and deviation")
+        same(mean.isfinite().all(), torch.tensor(True), what=f"whether the mean is finite, from {level} to {following}")
+
+
 def _ddim_gradients(student) -> None:
     for y, noise, *rest in ARC_STEPS:
         same_gradient(
@@ -599,6 +607,8 @@ DDIM = Exercise(
         Property("eta = 1 is DDPM's step", _ddim_posterior),
         Property("the last step ends at the guess of the picture, without noise", _ddim_last,
                  "At alpha_bar_next = 1 nothing is kept and nothing drawn; no NaN: clamp_min(0) under the root."),
+        Property("rounding makes no NaN", _ddim_rounded, "Rounding can leave a little less than 0 under the root of "
+                 "the noise that is kept: clamp_min(0)."),
         Property("gradients reach state and noise", _ddim_gradients),
     ],
     mistakes=[

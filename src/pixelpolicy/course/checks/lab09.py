@@ -678,7 +678,13 @@ def _silent(log_probs: Tensor, old: Tensor, advantages: Tensor, clip_range: floa
 SILENT_CASES = [
     *EPISODES[:3],
     (OLD - MOVED, OLD, GAINS, 0.1),
-    (OLD + MOVED, OLD, torch.zeros(3), 0.2),
+]
+BORDERS = [
+    (OLD + 0.5, OLD, torch.zeros(3), 0.2),  # neither good nor bad
+    (OLD - 0.5, OLD, torch.zeros(3), 0.2),
+    (OLD, OLD, GAINS, 0.0),  # at both ends of the range, and beyond neither
+    (OLD + 0.5, OLD, torch.tensor([-0.5, -0.2, 0.3]), 0.2),  # a little bad, a little good
+    (OLD - 0.5, OLD, torch.tensor([-0.5, 0.2, 0.3]), 0.2),
 ]
 
 
@@ -694,6 +700,11 @@ def _silent_gradients(student) -> None:
         (gradient,) = torch.autograd.grad(_episode(leaf, old, gains, clip), leaf)
         want = (gradient == 0).float().mean(0)
         same(student(new, old, gains, clip), want, what="the share of pictures without a gradient, step by step")
+
+
+def _silent_borders(student) -> None:
+    for case in BORDERS:
+        same(student(*case), _silent(*case))
 
 
 def _silent_first(student) -> None:
@@ -715,6 +726,11 @@ SILENT = Exercise(
         Property("the share, step by step, of pictures that the clip has silenced", _silent_values),
         Property("those are the ones without a gradient", _silent_gradients),
         Property("before any update nobody is silent", _silent_first),
+        Property(
+            "an advantage of 0 is neither good nor bad, and the end of the range is not beyond it",
+            _silent_borders,
+            "Ask for A > 0 and A < 0, above 1 + c and below 1 - c: with none of the four is equality meant.",
+        ),
     ],
     mistakes=[
         Mistake(

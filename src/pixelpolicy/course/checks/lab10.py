@@ -407,13 +407,21 @@ def _recompute_once(student) -> None:
     same(len(calls), 1, what="how often the step was taken again")
     if any(p.grad is not None for p in parameters):
         raise Mismatch("came out  gradients in the parameters' .grad\nexpected  only what you return")
+    if state.requires_grad:
+        raise Mismatch("came out  a state that now asks for gradients\nexpected  the state handed over, as it was")
 
 
 def _recompute_attached(student) -> None:
     """A state that hangs on earlier steps: their graph is not to be walked."""
     step, state, parameters, gradient = _recompute_cases()[0]
-    before = state.clone().requires_grad_()
-    found, _ = _recomputed(student, (step, before * 1.0, parameters, gradient))
+    before, leaves = state.clone().requires_grad_(), []
+
+    def watched(given: Tensor) -> Tensor:
+        leaves.append(given.is_leaf)
+        return step(given)
+
+    found, _ = _recomputed(student, (watched, before * 1.0, parameters, gradient))
+    same(leaves, [True], what="whether the step is taken from a state without a past")
     same(found, _by_hand(state, parameters, gradient)[0], atol=1e-5, what="the gradient of a state with a past")
 
 

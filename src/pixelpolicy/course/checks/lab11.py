@@ -382,7 +382,9 @@ DPO = Exercise(
 def _displacement_cases() -> list[tuple]:
     tensors = [[0.3, 0.1, 0.5, 0.2], [0.9, 0.5, 0.2, 0.2], [0.2] * 4, [0.2] * 4]
     first = tuple(torch.tensor(t) for t in tensors)
-    return [first, tuple(_errors(4, 7)), tuple(_errors(5, 12)), tuple(torch.tensor([x]) for x in (0.1, 0.4, 0.3, 0.1))]
+    one = tuple(torch.tensor([x]) for x in (0.1, 0.4, 0.3, 0.1))
+    unmoved = tuple(torch.tensor(x) for x in ([0.2, 0.3], [0.5, 0.5], [0.2, 0.2], [0.2, 0.2]))  # the first winner
+    return [first, tuple(_errors(4, 7)), tuple(_errors(5, 12)), one, unmoved]
 
 
 def _displacement(winner, loser, base_winner, base_loser) -> tuple[Tensor, Tensor, Tensor]:
@@ -576,7 +578,7 @@ def _kto(errors, base_errors, wanted, beta) -> Tensor:
     return total / len(gains)
 
 
-_kto_values, _kto_gradients = _values_and_gradients(_kto, _kto_cases, KTO_NAMES, 1)
+_kto_values, _kto_gradients = _values_and_gradients(_kto, _kto_cases, KTO_NAMES, 2)
 
 
 def _kto_start(student) -> None:
@@ -606,7 +608,11 @@ KTO = Exercise(
     probes=_kto_cases,
     properties=[
         Property("values are those of Diffusion-KTO, for batches that gained and that lost", _kto_values),
-        Property("gradients pass the samples, not the point of reference", _kto_gradients, "Detach the point z."),
+        Property(
+            "gradients pass the samples, not the point of reference nor the base",
+            _kto_gradients,
+            "Detach the point z, and the base's errors.",
+        ),
         Property("before any training the loss is 1/2", _kto_start),
     ],
     mistakes=[

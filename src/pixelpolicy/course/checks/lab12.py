@@ -40,7 +40,7 @@ def _by_group(normalise):
 
 def _values(student) -> None:
     for rewards, groups in ((REWARDS, GROUPS), (REWARDS[:3] * 10, GROUPS[:3]), (-REWARDS.double(), GROUPS)):
-        same(student(rewards, groups), _advantages(rewards, groups), atol=2e-4)
+        same(student(rewards.clone(), groups), _advantages(rewards, groups), atol=2e-4)
 
 
 def _any_order(student) -> None:
@@ -65,7 +65,7 @@ ADVANTAGES = Exercise(
     points=2,
     reference="pixelpolicy.rl:group_advantages",
     forbidden=FORBIDDEN,
-    probes=lambda: [(REWARDS, GROUPS), (REWARDS[SHUFFLED], GROUPS[SHUFFLED])],
+    probes=lambda: [(REWARDS.clone(), GROUPS), (REWARDS[SHUFFLED], GROUPS[SHUFFLED])],
     properties=[
         Property("each sample is compared with its own group", _values),
         Property("the order of the samples does not matter", _any_order, "Find the members by groups == group."),

@@ -450,6 +450,18 @@ def _comb_even(student) -> None:
     same(_whole(student(*COMBS[1])), [0, 1, 2, 3], what="equal weights keep everyone")
 
 
+# A last tooth that rounding puts on the line's end, and a line that rounding ends before its last tooth.
+ENDS = [
+    (torch.tensor([0.3, 0.7]), 0.99999999, 4),
+    (torch.tensor([0.3, 0.6999999]).double(), 0.9999999999, 3),
+]
+
+
+def _comb_end(student) -> None:
+    for weights, offset, count in ENDS:
+        same(_whole(student(weights, offset, count)), _comb(weights, offset, count), what=f"offset {offset}")
+
+
 def _comb_no_chance(student) -> None:
     torch.manual_seed(1)
     first = _whole(student(*COMBS[0]))
@@ -480,6 +492,8 @@ RESAMPLE = Exercise(
                  "begins there: searchsorted with right=True."),
         Property("equal weights keep every draw once", _comb_even),
         Property("the offset alone decides", _comb_no_chance, "All chance is in offset; draw nothing yourself."),
+        Property("a tooth behind the last border takes the last draw", _comb_end, "Rounding can leave the last border "
+                 "at 0.9999999: clamp the numbers to the last draw's."),
     ],
     mistakes=[
         Mistake("offset of a whole comb", "The offset moves the comb by a share of the gap between two teeth: "

@@ -283,9 +283,20 @@ def _narrow_nothing(student) -> None:
     same(student(faint, 1.0, 1.0), faint, what="the logits at top_p 1")
 
 
+def _narrow_border(student) -> None:
+    """Of four equal choices, those that reach top_p to the last digit; which of the equals is left open."""
+    for top_p in (0.25, 0.5, 0.75):
+        stay = student(torch.zeros(4), 1.0, top_p).isfinite().sum()
+        same(stay, torch.tensor(round(4 * top_p)), what=f"how many of four equal choices stay at top_p {top_p}")
+
+
 def _narrow_gradient(student) -> None:
-    kept = lambda f: lambda x: f(x, 0.7, 0.7).softmax(-1)  # noqa: E731
-    same_gradient(kept(student), kept(_narrow), (TWO_ROWS,))
+    for top_p in (0.7, 1.0):
+        same_gradient(
+            lambda x, p=top_p: student(x, 0.7, p).softmax(-1),
+            lambda x, p=top_p: _narrow(x, 0.7, p).softmax(-1),
+            (TWO_ROWS,),
+        )
 
 
 def _narrow_untouched(student) -> None:
@@ -318,6 +329,11 @@ NUCLEUS = Exercise(
     probes=lambda: NARROWED,
     properties=[
         Property("the fewest choices that reach top_p stay, all others are at -inf", _narrow_values),
+        Property(
+            "the choice that brings the sum to top_p is the last that stays",
+            _narrow_border,
+            "Leave out a choice where those before it add up to top_p already, exactly top_p too.",
+        ),
         Property(
             "at top_p 1 nothing is left out, however unlikely",
             _narrow_nothing,

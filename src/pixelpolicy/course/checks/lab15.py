@@ -347,7 +347,9 @@ def _scores() -> list[tuple]:
     a = torch.tensor([[1.0, 1, 0, 0], [0.2, 0.2, 0.9, 0.9], [0.5, 0.5, 0.5, 0.5]]).double()
     b = torch.tensor([[0.0, 0, 1, 1], [0.1, 0.2, 0.9, 0.9], [0.5, 0.5, 0.5, 0.5]]).double()
     wide = (_random(15, 4, 8), _random(16, 4, 8))
-    return [(a, b, 2, 0.0), (a, b, 2, 0.1), (a, b, 1, 0.0), (*wide, 4, 0.3), (*wide, 8, 0.0), (*wide, 1, 0.05)]
+    exact = torch.tensor([[0.75, 0.75, 0.5, 0.5]]).double(), torch.tensor([[0.5, 0.5, 0.75, 0.75]]).double()
+    return [(a, b, 2, 0.0), (a, b, 2, 0.1), (a, b, 1, 0.0), (*wide, 4, 0.3), (*wide, 8, 0.0), (*wide, 1, 0.05),
+            (*exact, 2, 0.25)]  # fmt: skip
 
 
 def _labels(a: Tensor, b: Tensor, segments: int, margin: float) -> Tensor:
@@ -410,7 +412,14 @@ def _cases() -> list[tuple]:
     errors = [_random(20 + i, 3, 8).square() for i in range(4)]
     labels = torch.tensor([[1.0, -1], [0, 1], [-1, 0]]).double()
     four = torch.tensor([[1.0, -1, 0, 0], [0, 0, 0, 1], [1, 1, -1, -1]]).double()
-    return [(*errors, labels, 5.0), (*errors, four, 0.7), (*errors, torch.zeros(3, 2).double(), 5.0)]
+    one = torch.zeros(3, 2).double()
+    one[1, 0] = -1.0
+    return [
+        (*errors, labels, 5.0),
+        (*errors, four, 0.7),
+        (*errors, torch.zeros(3, 2).double(), 5.0),
+        (*errors, one, 2.0),
+    ]
 
 
 def _by_hand(errors_a, errors_b, base_a, base_b, labels, beta):

@@ -90,8 +90,13 @@ def _tracks() -> list[tuple]:
     first[1, :, 0, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
     second = _normal(2, 3, 8, 2, 2)
     second[..., 1] = 0.1 * second[..., 1].abs()
-    edge = torch.tensor([[[[0.0, 0.035], [0.0, 0.0351]], [[0.2, 0.035], [0.4, 0.0]], [[0.5, 0.2], [0.5, -0.01]]]])
-    return [(first, 0.035), (second, 0.05), (edge.double(), 0.035)]
+    edge = [[[0.0, 0.035], [0.0, 0.0351]], [[0.2, 0.035], [0.4, 0.0]], [[0.5, 0.2], [0.5, -0.01]]]
+    once = [
+        [[0.0, 0.0], [0.0, 0.3]],
+        [[0.3, 0.01], [0.4, 0.3]],
+        [[0.5, 0.2], [0.5, 0.3]],
+    ]  # one pair of frames, no more
+    return [(first, 0.035), (second, 0.05), (torch.tensor([edge, once], dtype=torch.float64), 0.035)]
 
 
 TRACKS = _tracks()
