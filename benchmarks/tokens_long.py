@@ -14,13 +14,13 @@ from pixelpolicy.rewards import layout_agreement, of_pictures, shapes_dense
 from pixelpolicy.worlds import shapes
 
 SETTINGS = GRPOConfig(
-    prompts_per_iteration=16, group_size=12, trained_steps=10_000, minibatches=2, clip_range=0.2, kl_weight=0.01
+    prompts_per_iteration=16, group_size=12, trained_steps=10_000, minibatches=2, clip_range=0.2, kl_weight=0.1
 )
 LOOP = LoopConfig(
-    iterations=36,
-    learning_rate=7e-4,
+    iterations=60,
+    learning_rate=5e-4,
     warmup_iterations=2,
-    cooldown_iterations=16,
+    cooldown_iterations=30,
     save_every=10,
     name="14-autoregressive-long",
 )

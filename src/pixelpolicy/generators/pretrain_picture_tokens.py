@@ -38,22 +38,24 @@ class Recipe:
     codebook_steps: int = 500
     codebook_batch: int = 64
     codebook_lr: float = 1e-3
-    scenes: int = 20_480
-    writer_steps: int = 1_600
-    held_back_scenes: int = 8_192
-    held_back_steps: int = 900
+    scenes: int = 40_960
+    writer_steps: int = 2_600
+    writer_horizon: int = 5_600
+    writer_cooldown: int = 800
+    held_back_scenes: int = 12_288
+    held_back_steps: int = 700
     misdescribed_share: float = 0.5
     misdrawn_share: float = 0.1
     sharpening: float = 2.0
     writer_batch: int = 32
     writer_lr: float = 2e-3
     ema: float = 0.99
-    save_every: int = 200
+    save_every: int = 400
 
 
 SMOKE = {
     "width": 32, "layers": 1, "codes": 16, "codebook_steps": 2, "codebook_batch": 8, "scenes": 48, "writer_steps": 2,
-    "held_back_scenes": 16, "held_back_steps": 2, "writer_batch": 8, "save_every": 1,
+    "writer_cooldown": 1, "held_back_scenes": 16, "held_back_steps": 2, "writer_batch": 8, "save_every": 1,
 }  # fmt: skip
 
 
@@ -191,7 +193,8 @@ def train_writer(
     name = "held-back" if held_back else "writer"
     steps = recipe.held_back_steps if held_back else recipe.writer_steps
     high = recipe.writer_lr * (0.5 if held_back else 1)
-    rate = lambda step: high * schedule(step, steps, warmup=50)  # noqa: E731
+    horizon, cooldown = (steps, 1) if held_back else (recipe.writer_horizon, recipe.writer_cooldown)
+    rate = lambda step: high * schedule(step, steps, horizon, cooldown, warmup=50)  # noqa: E731
     stage = Stage(folder / f"{name}.pt", [generator.transformer], rate, steps, recipe.save_every, recipe.ema)
     if stage.step == steps:
         return stage.use_average()

@@ -74,9 +74,11 @@ def sample_sheet(
     ``accepted`` frames each picture: a solid green frame where True, a dashed red one where False.
     """
     images, rows = _to_array(pictures), math.ceil(len(prompts) / columns)
-    figure = Figure(figsize=(columns * size, rows * size * (1.4 if titles else 1.08)))
+    lines = max((_wrap(prompt).count("\n") + 1 for prompt in prompts), default=0) if titles else 0
+    more = 0.1 * max(0, lines - 4)  # inches a row: up to four lines have room
+    figure = Figure(figsize=(columns * size, rows * (size * (1.4 if titles else 1.08) + more)))
     axes = np.atleast_1d(
-        figure.subplots(rows, columns, gridspec_kw={"hspace": 0.45 if titles else 0.08, "wspace": 0.1})
+        figure.subplots(rows, columns, gridspec_kw={"hspace": (0.45 if titles else 0.08) + more / size, "wspace": 0.1})
     )
     for index, axis in enumerate(axes.flat):
         axis.set_xticks([]), axis.set_yticks([])
