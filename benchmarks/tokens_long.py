@@ -17,10 +17,10 @@ SETTINGS = GRPOConfig(
     prompts_per_iteration=16, group_size=12, trained_steps=10_000, minibatches=2, clip_range=0.2, kl_weight=0.1
 )
 LOOP = LoopConfig(
-    iterations=60,
+    iterations=40,
     learning_rate=5e-4,
     warmup_iterations=2,
-    cooldown_iterations=30,
+    cooldown_iterations=24,
     save_every=10,
     name="14-autoregressive-long",
 )
