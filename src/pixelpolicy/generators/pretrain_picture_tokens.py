@@ -2,7 +2,7 @@
 
 The writer is first taught well, and then held back, as real ones are. Its captions are wrong in the ways that real
 models are known for: one object too few, a colour that leaks, a relation turned round, each about as often as the
-truth, so that the likeliest answer is no better than a drawn one. And some pictures differ from their layout.
+truth. And some pictures differ from their layout.
 """
 
 from __future__ import annotations
@@ -286,9 +286,9 @@ autoencoder of `shapes` gets a codebook (one code for the ground, the centres of
 {recipe.held_back_scenes:,} flawed ones: {recipe.misdescribed_share:.0%} of the captions are wrong in one point, always
 the same for their kind (one object too few, a colour that leaks to the second object, a relation turned round; for a
 single object any), and {recipe.misdrawn_share:.0%} of the pictures differ from their layout in one object. So the base
-has the skill and is held back, as real ones are; and as a wrong answer is about as likely as the right one, a lower
-temperature alone does not mend it. At the end its last layer was multiplied by {recipe.sharpening:g}: its plain softmax
-is that of temperature {1 / recipe.sharpening:g}, at which its hand is steadier.
+has the skill and is held back, as real ones are. A lower temperature does not mend it: more plans are right, but more
+objects are left out of the pictures. At the end its last layer was multiplied by {recipe.sharpening:g}: its plain
+softmax is that of temperature {1 / recipe.sharpening:g}, at which its hand is steadier.
 
 {settings}
 
