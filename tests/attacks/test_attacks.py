@@ -63,11 +63,11 @@ def holds(cache, monkeypatch):
     """Grade an attack, and see that it earned nothing, reached nothing, changed nothing and left nothing behind."""
     monkeypatch.setenv("PIXELPOLICY_MARK", MARK)
 
-    def holds(body):
-        verdict = graded(body, cache)
+    def holds(body, limits=LIMITS):
+        verdict = graded(body, cache, limits)
         if verdict.state != "forbidden":  # which is seen before anything runs
             assert verdict.own_seconds is not None, f"it never ran, which shows nothing: {verdict.explained}"
-            assert verdict.own_seconds < LIMITS.seconds + ENDING
+            assert verdict.own_seconds < limits.seconds + ENDING
         assert verdict.share == 0, verdict
         said = " ".join(verdict.explained)
         assert said and "reached" not in said and MARK not in said
@@ -107,7 +107,9 @@ def test_probes_reach_nothing(holds):
             f"try: probe_{number}()",
             f"except BaseException as e: 'reached' in str(e) and reached.append({name!r})",
         ]
-    verdict = holds("\n".join([*lines, "if reached: raise ValueError(f'reached {reached}')", "return rewards"]))
+    verdict = holds(
+        "\n".join([*lines, "if reached: raise ValueError(f'reached {reached}')", "return rewards"]), PATIENT
+    )
     assert verdict.state == "failed" and "came out" in " ".join(verdict.explained)
 
 
@@ -132,7 +134,8 @@ def test_answers_learnt_by_heart_score_nothing(holds, not_shut_in):
     for property in exercise.properties:
         property.function(listening)
     table = f"known = {known!r}\n"
-    verdict = holds(table + "return torch.tensor(known[tuple(rewards.tolist()), tuple(groups.tolist())]).to(rewards)")
+    body = table + "return torch.tensor(known[tuple(rewards.tolist()), tuple(groups.tolist())]).to(rewards)"
+    verdict = holds(body, PATIENT)
     assert verdict.state == "memorised"
 
 

@@ -21,7 +21,7 @@ from pixelpolicy.errors import GradingError
 
 grading = importlib.import_module("pixelpolicy.course.grading.grade")  # the package has a function of that name
 SECRET = b"a secret of the tests"
-LIMITS = Limits(seconds=20, cpu_seconds=1)
+LIMITS = Limits(seconds=180, cpu_seconds=2)  # CPU time is what ends a loop: wall time is the machine's
 CENTRED = "def centred(rewards, groups):\n    "
 BY_HAND = "torch.stack([r - rewards[groups == g].mean() for r, g in zip(rewards, groups)])"
 MISSING = shutil.which("bwrap") is None and os.environ.get("CI") == "true"
