@@ -6,9 +6,9 @@ from importlib.util import find_spec
 
 import pytest
 
-from pixelpolicy.book.extension import _pictures_when_needed
+from pixelpolicy.book.extension import _pictures_when_needed, _signatures_in_lines
 from pixelpolicy.book.icons import SCRIPT, keep_used_icons
-from pixelpolicy.book.library import GROUND, PACKAGES, code_stands_apart, place_library
+from pixelpolicy.book.library import GROUND, PACKAGES, code_stands_apart, defaults_have_names, place_library
 from pixelpolicy.errors import BookError
 
 
@@ -60,3 +60,19 @@ def test_the_first_picture_comes_at_once_and_others_later():
     made = _pictures_when_needed(body)
     assert made == body.replace('<img alt="b"', '<img loading="lazy" alt="b"')
     assert _pictures_when_needed("<p>none</p>") == "<p>none</p>"
+
+
+def test_parameters_are_lines_and_no_descriptions():
+    rest = "<dl>\n<dt>x</dt><dd>y</dd></dl>"
+    body = f"<dt>f(\n\n<dl>\n<dd><em>a: <a>B</a></em>,</dd>\n<dd><em>c</em>,</dd>\n</dl>\n\n)</dt>{rest}"
+    made = _signatures_in_lines(body)
+    lines = '<span class="sig-line"><em>a: <a>B</a></em>,</span><span class="sig-line"><em>c</em>,</span>'
+    assert made == f"<dt>f({lines})</dt>{rest}"
+
+
+def test_a_default_is_shown_by_its_name():
+    given = "(a: ~torch.Tensor, f: ~collections.abc.Callable = <function group_advantages at 0x7f01>, b=<factory>, "
+    given += "g=<function outer.<locals>.inner at 0x7f>, k=<class 'pixelpolicy.rl.Reward'>, o=<object object at 0x1>)"
+    shown = "(a: ~torch.Tensor, f: ~collections.abc.Callable = group_advantages, b=..., g=inner, k=Reward, o=...)"
+    assert defaults_have_names(None, "class", "C", None, None, given, "int") == (shown, "int")
+    assert defaults_have_names(None, "attribute", "C.a", None, None, None, None) == (None, None)

@@ -14,7 +14,7 @@ from pybtex.style.labels import BaseLabelStyle
 from pixelpolicy.book import atlas_page, chapter_map, front
 from pixelpolicy.book.executed import STATE
 from pixelpolicy.book.explorer import RewardExplorerHere, add_script
-from pixelpolicy.book.library import code_stands_apart
+from pixelpolicy.book.library import code_stands_apart, defaults_have_names
 
 ASSETS = "assets"
 # A widget that none of these holds is asked for at an address that is nowhere, rather than from the outside.
@@ -53,6 +53,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("env-updated", _prepare_entries, priority=400)
     app.connect("html-page-context", _mend_page, priority=900)
     app.connect("autodoc-process-docstring", code_stands_apart)
+    app.connect("autodoc-process-signature", defaults_have_names)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -74,12 +75,22 @@ def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, An
             part.add_files(app, body)
         # what a fold is called is what stands on it
         body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+        body = _signatures_in_lines(body)
         # ARIA allows only list items in a list
         body = body.replace('role="doc-biblioentry"', 'role="listitem"')
         # thebe's settings, left behind in the text of notebooks
         body = re.sub(r'<script type="text/x-thebe-config">.*?</script>', "", body, flags=re.S)
         body = re.sub(r"<script>kernelName = '[^']*'</script>", "", body)
         context["body"] = _pictures_when_needed(body)
+
+
+def _signatures_in_lines(body: str) -> str:
+    """Parameters of a long signature as lines: Sphinx makes them a list of descriptions of nothing."""
+
+    def lines(found: re.Match) -> str:
+        return re.sub(r"<dd>(.*?)</dd>\s*", r'<span class="sig-line">\1</span>', found[1], flags=re.S)
+
+    return re.sub(r"\s*<dl>\s*((?:<dd>(?:(?!</?d[dtl]\b).)*</dd>\s*)+)</dl>\s*", lines, body, flags=re.S)
 
 
 def _pictures_when_needed(body: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def code_stands_apart(app: Any, what: str, name: str, thing: Any, options: Any, 
         before = next((line for line in reversed(lines[:place]) if line.strip()), "")
         if begins and not before.startswith(" "):
             lines[place:place] = ["::", ""]
+
+
+def defaults_have_names(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """For autodoc: a default that is a function is shown by its name, and any other thing without words as dots."""
+    named = re.sub(r"<function (?:[\w.<>]*\.)?(\w+) at 0x\w+>", r"\1", signature or "")
+    named = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", named)
+    return re.sub(r"<[\w .']+(?:at 0x\w+)?>", "...", named) or signature, returns
 
 
 def _page(name: str) -> str:
