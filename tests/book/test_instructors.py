@@ -133,7 +133,8 @@ def test_its_links_lead_to_pages(page, root):
 def test_its_commands_are_commands(page):
     known = typer.main.get_command(app).commands
     fences = re.findall(r"^```([^\n]*)\n(.*?)^```$", page, re.M | re.S)
-    lines = [line for kind, fence in fences if not kind for line in fence.splitlines()]
+    shell = [fence.replace("\\\n", "") for kind, fence in fences if kind == "bash"]
+    lines = [line for fence in shell for line in fence.splitlines()]
     lines += [code for code in re.findall(r"`(pixelpolicy [^`]+)`", page)]
     told = [shlex.split(line)[1:] for line in lines if line.startswith("pixelpolicy ")]
     assert {words[0] for words in told} >= {"release", "grade", "lab"}

@@ -73,7 +73,7 @@ def labs_table(labs: dict[int, Source], runs: dict[int, list[dict[str, Any]]]) -
 
 def plan_table(plan: tuple[Session, ...], labs: dict[int, Source]) -> str:
     """A plan, its minutes of exercises and its points from the labs."""
-    heads = ("when", "what", "chapters", "to do", "minutes set aside", "of exercises", "points")
+    heads = ("when", "what", "chapters", "labs", "minutes", "exercises", "points")
     rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     all_minutes, all_points = 0, 0.0
     for session in plan:
@@ -81,9 +81,10 @@ def plan_table(plan: tuple[Session, ...], labs: dict[int, Source]) -> str:
         minutes, points = sum(t.minutes for t in tasks), sum(t.points for t in tasks)
         all_minutes, all_points = all_minutes + minutes, all_points + points
         chapters = ", ".join(f"{{doc}}`{n} <chapters/{labs[n].name}>`" for n in session.chapters)
-        work = ", ".join(n if "." in n else f"{{doc}}`lab {n} <labs/{labs[int(n)].name}>`" for n in session.work)
+        work = ", ".join(n if "." in n else f"{{doc}}`{n} <labs/{labs[int(n)].name}>`" for n in session.work)
         counted = (minutes, f"{points:g}") if tasks else ("", "")
-        rows.append(f"| {session.when} | {session.topic} | {chapters} | {work} | {session.minutes} | {counted[0]} | "
+        when = session.when.replace(" ", "\N{NO-BREAK SPACE}")
+        rows.append(f"| {when} | {session.topic} | {chapters} | {work} | {session.minutes} | {counted[0]} | "
                     f"{counted[1]} |")  # fmt: skip
     whole = sum(session.minutes for session in plan)
     return "\n".join([*rows, f"| *all* | | | | {whole:,} | {all_minutes:,} | {all_points:g} |"])

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlparse
 
 from pixelpolicy.book.glossary import prose_of
+from pixelpolicy.course.files import repository
 from pixelpolicy.course.results import read_benchmark
 from pixelpolicy.course.source import Source
 
 WORDS_A_MINUTE = 200
-
-
-def repository(root: Path) -> str:
-    """The public address of `pyproject.toml`; empty where there is none."""
-    tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
-    return tool.get("pixelpolicy", {}).get("repository", "").rstrip("/")
 
 
 def minutes_to_read(text: str) -> int:

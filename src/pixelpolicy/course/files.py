@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def course_root() -> Path:
     raise LabError(
         f"no course was found from {here}: change to the folder that holds `labs/`, or set PIXELPOLICY_ROOT to it"
     )
+
+
+def repository(root: Path) -> str:
+    """The public address of the course's `pyproject.toml`; empty where there is none."""
+    tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
+    return tool.get("pixelpolicy", {}).get("repository", "").rstrip("/")
 
 
 def results_folder() -> Path:

@@ -12,7 +12,6 @@ import json
 import re
 import shutil
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import nbformat
 from pixelpolicy import __version__
 from pixelpolicy.course import instructions
 from pixelpolicy.course.build import lab_text
-from pixelpolicy.course.files import ASSIGNMENT, course_root
+from pixelpolicy.course.files import ASSIGNMENT, course_root, repository
 from pixelpolicy.course.nbgrading import CONFIGURATION, instructors_notebook
 from pixelpolicy.course.source import Source, find_source, plain, read_source, solved
 from pixelpolicy.errors import ReleaseError
@@ -71,12 +70,6 @@ def data_of(root: Path, source: Source) -> list[Path]:
         if name != source.name and re.fullmatch(r"\d\d-[a-z0-9-]+", name) and record.is_file():
             found += [record, *sorted(p for p in record.with_suffix("").rglob("*") if p.is_file())]
     return found
-
-
-def repository(root: Path) -> str:
-    """The public address of the course, where it has one."""
-    tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
-    return tool.get("pixelpolicy", {}).get("repository", "")
 
 
 def _assignment(root: Path, sources: list[Source]) -> Files:
