@@ -1,6 +1,6 @@
 # Every target says what it does and how long it takes. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help lab update run test test-fast check mutation book build-labs environment
+.PHONY: help lab update run test test-fast check mutation book book-files build-labs environment
 .DELETE_ON_ERROR:
 
 # The Python that makes .venv: the one given (make lab PYTHON=python3.12), else the one .venv has, else the first that is
@@ -26,6 +26,7 @@ help:
 	@echo "make check           lint, format, floors, labs against their sources, links, environment files (a minute)"
 	@echo "make mutation        break each solution in small ways and see that its check notices (LAB=12 picks a lab; minutes)"
 	@echo "make book            build the book into _build/html (a minute or two; the first time npm fetches what pages need)"
+	@echo "make book-files      the book, then its PDF, EPUB and a zip of its site in _build/files (some minutes; needs Chromium)"
 	@echo "make build-labs      cut labs/ from solutions/"
 	@echo "Another Python:      make lab PYTHON=python3.12"
 
@@ -75,6 +76,9 @@ mutation: $(READY)
 
 book: $(READY)
 	@$(IN_VENV) -m pixelpolicy book
+
+book-files: book
+	@$(IN_VENV) -m pixelpolicy book-files
 
 build-labs: $(READY)
 	@$(IN_VENV) -m pixelpolicy build-labs

@@ -547,6 +547,18 @@ def book() -> None:
     out.print(f"Serve it so that search and widgets work: python -m http.server -d {built.html}", soft_wrap=True)
 
 
+@app.command("book-files")
+def book_files() -> None:
+    """Make PDF, EPUB and a zip of the book that was built, with checksums, in _build/files (some minutes)."""
+    from pixelpolicy.book.downloads import make_downloads
+    from pixelpolicy.course.files import course_root
+
+    build = course_root() / "_build"
+    out.print("Printing the book's pages with Chromium, and making the EPUB: some minutes.")
+    for path in make_downloads(build, build / "files"):
+        out.print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+
+
 @app.command()
 def publish(
     site: Annotated[Path, typer.Argument(help="The folder of the whole site, as of a branch gh-pages.")],

@@ -1,12 +1,9 @@
 """One book for all tests: the course's own, with one lab more whose page holds a widget."""
 
-import functools
 import hashlib
 import os
 import shutil
-import threading
-from contextlib import contextmanager, suppress
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -14,13 +11,21 @@ import numpy as np
 import pytest
 from browser import chromium, need
 
+from pixelpolicy import npm
 from pixelpolicy.book.assets import fetch_assets
+from pixelpolicy.book.browser import served
 from pixelpolicy.book.build import build
 from pixelpolicy.book.executed import STATE, VIEW, tidied
 from pixelpolicy.course.build import lab_notebook
 from pixelpolicy.course.source import read_source
 from pixelpolicy.errors import BookError
 
+AXE = {
+    "axe-core@4.14.1": {
+        "integrity": "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+        "files": {"axe.min.js": "axe.min.js"},
+    }
+}
 # A word that stands nowhere else in the book, for the search.
 RARE = "zymurgical"
 SOLUTION = f"""# %% [markdown]
@@ -55,6 +60,22 @@ def assets(root) -> Path:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def axe(root) -> str:
+    """The source of axe-core, from npm; kept in _build."""
+    folder = root / "_build" / "axe"
+    if not (folder / "axe.min.js").exists():
+        need("npm")
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            npm.unpack(AXE, folder, error=BookError, lock_name=__file__, user="the tests of the book", again="pytest")
+        except BookError as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+    return (folder / "axe.min.js").read_text(encoding="utf-8")
 
 
 def widget_notebook(path: Path, states: Path) -> nbformat.NotebookNode:
@@ -106,22 +127,11 @@ def built(course_of_the_book, assets, tmp_path_factory):
     return build(course_of_the_book, tmp_path_factory.mktemp("built"), assets=assets)
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def copyfile(self, source, outputfile):
-        with suppress(ConnectionError):  # a page that is closed leaves its scripts half read
-            super().copyfile(source, outputfile)
-
-
 @pytest.fixture(scope="session")
 def address(built):
     """Where the book is served on loopback."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=built.html)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(built.html) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +143,13 @@ def browser(address):
 @pytest.fixture(scope="module")
 def opener(browser, address):
     """``with opener() as visit``: ``visit("results.html", dark=..., width=...)`` opens a page; ``.outside`` and
-    ``.errors`` gather all faults, and in the end the pages are closed."""
+    ``.errors`` gather all faults, ``.fetched`` what was asked for, and in the end the pages are closed."""
 
     @contextmanager
     def visiting():
         pages = []
 
-        def visit(place: str, *, dark: bool = False, width: int = 1280):
+        def visit(place: str, *, dark: bool = False, width: int = 1280, until: str = "load"):
             scheme, size = "dark" if dark else "light", {"width": width, "height": 900}
             page = browser.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")
             pages.append(page)
@@ -151,6 +161,7 @@ def opener(browser, address):
                 return route.abort()
 
             def answered(got):
+                visit.fetched.append(got.url)
                 if got.status >= 400:
                     visit.errors.append(f"{place}: {got.status} {got.url}")
 
@@ -159,10 +170,10 @@ def opener(browser, address):
             page.on("pageerror", lambda error: visit.errors.append(f"{place}: {error}"))
             page.on("console", lambda said: said.type == "error" and visit.errors.append(f"{place}: {said.text}"))
             page.on("response", answered)
-            page.goto(address + place, wait_until="load")
+            page.goto(address + place, wait_until=until)
             return page
 
-        visit.outside, visit.errors = [], []
+        visit.outside, visit.errors, visit.fetched = [], [], []
         try:
             yield visit
         finally:

@@ -1,0 +1,161 @@
+"""The book as an EPUB: Sphinx makes it; here its pages become XHTML that a reader without scripts can show.
+
+Formulas are set as MathML, which EPUB 3 asks of every reader, by the same MathJax that sets them on the site.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zipfile
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+from pixelpolicy.book.browser import chromium
+from pixelpolicy.errors import BookError
+
+MATHJAX = "mathjax/tex-mml-chtml.js"
+FORMULA = re.compile(
+    r'<(?P<tag>span|div) (?P<attributes>[^>]*\bclass="[^"]*\bmath notranslate nohighlight\b[^"]*"[^>]*)>'
+    r"(?P<number>\s*<span class=\"eqno\">.*?</span>)?\s*(?P<tex>(?:(?!</(?P=tag)>|<span).)*?)</(?P=tag)>",
+    re.S,
+)
+# Alphabets that old MathML names by an attribute and new engines know as letters of their own.
+ALPHABETS = {"script": "SCRIPT", "double-struck": "DOUBLE-STRUCK", "fraktur": "FRAKTUR", "bold": "BOLD"}
+ALPHABETS |= {"bold-italic": "BOLD ITALIC", "sans-serif": "SANS-SERIF", "monospace": "MONOSPACE"}
+# What HTML writes in small letters and SVG does not.
+SVG = ("viewBox", "preserveAspectRatio", "textLength", "lengthAdjust", "markerWidth", "markerHeight", "clipPath",
+       "linearGradient", "radialGradient", "gradientUnits", "gradientTransform", "refX", "refY")  # fmt: skip
+WIDGET = '<p class="widget-elsewhere"><em>Here the book’s site has a widget, which needs scripts.</em></p>'
+WHEN = (2026, 1, 1, 0, 0, 0)
+
+
+def make_readable(made: Path, path: Path, mathjax: Path) -> int:
+    """Write the EPUB `made` by Sphinx to `path` with scripts gone and formulas set; returns how many formulas.
+
+    `mathjax` is the script that sets them. Raises BookError where a formula cannot be set or a page is no XML.
+    """
+    with zipfile.ZipFile(made) as book:
+        files = {name: book.read(name) for name in book.namelist()}
+    pages = {name: plain(data.decode()) for name, data in files.items() if name.endswith(".xhtml")}
+    wanted = sorted({formula for text in pages.values() for formula in formulas(text)})
+    known = dict(zip(wanted, mathml(wanted, mathjax), strict=True))
+    for name, text in pages.items():
+        pages[name] = well_formed(name, FORMULA.sub(lambda found: _set(found, known), text))
+        files[name] = pages[name].encode()
+    if "content.opf" in files:
+        files["content.opf"] = declared(files["content.opf"].decode(), pages).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as book:
+        # the first file of an EPUB says what it is, and is not compressed
+        for name in sorted(files, key=lambda name: (name != "mimetype", name)):
+            kind = zipfile.ZIP_STORED if name == "mimetype" else zipfile.ZIP_DEFLATED
+            book.writestr(zipfile.ZipInfo(name, WHEN), files[name], compress_type=kind)
+    return len(wanted)
+
+
+def plain(text: str) -> str:
+    """A page without scripts and what only they use; a widget becomes a line that says where it lives."""
+    text = re.sub(r"<script[^>]*widget-view\+json[^>]*>.*?</script>", WIDGET, text, flags=re.S)
+    text = re.sub(r"<script\b[^>]*/>|<script\b.*?</script>", "", text, flags=re.S)
+    text = re.sub(r"<button\b.*?</button>", "", text, flags=re.S)
+    return re.sub(r'<a class="headerlink".*?</a>', "", text, flags=re.S)
+
+
+def formulas(text: str) -> list[tuple[bool, str]]:
+    """The formulas of a page: whether each stands on a line of its own, and its TeX."""
+    return [_formula(found) for found in FORMULA.finditer(text)]
+
+
+def _formula(found: re.Match) -> tuple[bool, str]:
+    tex = unescape(found["tex"]).strip()
+    for first, last in ((r"\(", r"\)"), (r"\[", r"\]")):
+        if tex.startswith(first) and tex.endswith(last):
+            tex = tex[2:-2]
+    return found["tag"] == "div", tex.strip()
+
+
+def mathml(wanted: list[tuple[bool, str]], mathjax: Path) -> list[str]:
+    """MathML of formulas, each `(on its own line, TeX)`, as MathJax sets them. BookError names one that it cannot."""
+    if not wanted:
+        return []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.add_script_tag(content="window.MathJax = { startup: { typeset: false } };")
+        page.add_script_tag(path=mathjax)
+        page.wait_for_function("!!window.MathJax.tex2mml")
+        set_ = "(all) => all.map(([display, tex]) => MathJax.tex2mml(tex, { display }))"
+        made = page.evaluate(set_, [list(formula) for formula in wanted])
+    for (_, tex), text in zip(wanted, made, strict=True):
+        if "<merror" in text:
+            said = " ".join(re.sub("<[^>]+>", " ", text).split())
+            raise BookError(f"MathJax cannot set {tex!r}: {said}")
+    return [_modern(text, tex) for (_, tex), text in zip(wanted, made, strict=True)]
+
+
+def _modern(text: str, tex: str) -> str:
+    """MathJax's MathML in one line, with letters for alphabets and the TeX for those who hear it."""
+    root = ElementTree.fromstring(text)
+    for node in root.iter():
+        for name in [name for name in node.attrib if name.startswith("data-")]:
+            del node.attrib[name]
+        if (kind := node.attrib.get("mathvariant")) in ALPHABETS:
+            node.text = "".join(_letter(ALPHABETS[kind], letter) for letter in node.text or "")
+            del node.attrib["mathvariant"]
+        node.text, node.tail = (node.text or "").strip() or None, None
+    root.set("alttext", " ".join(tex.split()))
+    ElementTree.register_namespace("", "http://www.w3.org/1998/Math/MathML")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _letter(alphabet: str, letter: str) -> str:
+    name = unicodedata.name(letter, "")
+    name = name.replace("LATIN ", "").replace("GREEK ", "").replace("LETTER ", "")
+    for whole in (f"MATHEMATICAL {alphabet} {name}", f"{alphabet} {name}"):
+        try:
+            return unicodedata.lookup(whole)
+        except KeyError:
+            continue
+    return letter
+
+
+def _set(found: re.Match, known: dict[tuple[bool, str], str]) -> str:
+    return f"<{found['tag']} {found['attributes']}>{found['number'] or ''}{known[_formula(found)]}</{found['tag']}>"
+
+
+def well_formed(name: str, text: str) -> str:
+    """A page as XML: as it is where it is XML, else mended. Raises BookError where it cannot be."""
+    if not _fault(text):
+        return text
+    from bs4 import BeautifulSoup
+
+    head, body, rest = re.fullmatch(r"(.*?<body[^>]*>)(.*)(</body>.*)", text, re.S).groups()
+    mended = BeautifulSoup(body, "html.parser").decode(formatter="minimal")
+    for word in SVG:
+        mended = re.sub(rf"(?<=[\s<])({word.lower()})(?==)|(?<=[</]){word.lower()}\b", word, mended)
+    mended = head + mended + rest
+    if fault := _fault(mended):
+        raise BookError(f"{name} of the EPUB is no XML: {fault}")
+    return mended
+
+
+def _fault(text: str) -> str:
+    try:
+        ElementTree.fromstring(text)
+    except ElementTree.ParseError as fault:
+        return str(fault)
+    return ""
+
+
+def declared(manifest: str, pages: dict[str, str]) -> str:
+    """The manifest, saying of each page whether it holds MathML or SVG, as EPUB asks."""
+
+    def properties(found: re.Match) -> str:
+        text = pages.get(found[1], "")
+        kinds = " ".join(kind for kind, tag in (("mathml", "<math"), ("svg", "<svg")) if tag in text)
+        if not kinds or "properties=" in found[0]:
+            return found[0]
+        return f'{found[0].removesuffix("/>").rstrip()} properties="{kinds}" />'
+
+    return re.sub(r'<item href="([^"]*)"[^>]*/>', properties, manifest)

@@ -1,0 +1,185 @@
+"""PDF, EPUB and zip, on books of a few pages."""
+
+import hashlib
+import subprocess
+import sys
+import zipfile
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from browser import need
+
+from pixelpolicy.book import downloads, epub, pdf
+from pixelpolicy.book.browser import chromium, served
+from pixelpolicy.errors import BookError
+
+MATH = '<span class="math notranslate nohighlight">\\({}\\)</span>'
+
+
+def page(words: str, title: str = "A page") -> str:
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><!DOCTYPE html><html xmlns="http://www.w3.org/1999/xhtml" lang="en">'
+        f"<head><title>{title}</title></head><body>{words}</body></html>"
+    )
+
+
+def test_formulas_are_found_as_the_site_has_them():
+    text = (
+        MATH.format("a &lt; b")
+        + '<div class="math notranslate nohighlight" id="equation-x">\n<span class="eqno">(1)<a href="#x">#</a></span>'
+        + "\\[c = d\\]</div>"
+        + '<div class="amsmath math notranslate nohighlight">\\begin{align}e\\end{align}</div>'
+        + '<span class="pre">math</span>'
+    )
+    assert epub.formulas(text) == [(False, "a < b"), (True, "c = d"), (True, "\\begin{align}e\\end{align}")]
+
+
+def test_a_page_without_scripts_keeps_its_words():
+    text = (
+        '<p>one<a class="headerlink" href="#x">#</a></p><script src="a.js"></script><script src="b.js"/>'
+        '<script type="application/vnd.jupyter.widget-view+json">{"model_id": "0"}</script><button>Copy</button>two'
+    )
+    assert epub.plain(text) == f"<p>one</p>{epub.WIDGET}two"
+
+
+def test_what_is_no_xml_becomes_it():
+    fine = page("<p>one<br/>two</p>")
+    assert epub.well_formed("a", fine) == fine
+    loose = page('<p>one<br>two&nbsp;&amp; <img src="a.png" alt="x" hidden><svg viewBox="0 0 1 1"><clipPath/></svg>')
+    mended = epub.well_formed("a", loose)
+    assert ElementTree.fromstring(mended) is not None
+    assert "two\xa0&amp;" in mended and 'viewBox="0 0 1 1"' in mended and "<clipPath>" in mended
+    with pytest.raises(BookError, match="a.xhtml of the EPUB is no XML"):
+        epub.well_formed("a.xhtml", page("x").replace("<head>", "<head><meta>"))
+
+
+def test_letters_of_old_alphabets():
+    assert [epub._letter("SCRIPT", letter) for letter in "NL1"] == ["\N{MATHEMATICAL SCRIPT CAPITAL N}", "ℒ", "1"]
+    assert [epub._letter("DOUBLE-STRUCK", letter) for letter in "ER"] == ["𝔼", "ℝ"]
+    assert [epub._letter("BOLD", letter) for letter in "xθ3"] == ["𝐱", "𝛉", "𝟑"]
+
+
+def test_the_manifest_says_which_pages_have_formulas():
+    manifest = '<item href="a.xhtml" id="x" media-type="t" />\n<item href="nav.xhtml" id="n" properties="nav" />'
+    made = epub.declared(manifest, {"a.xhtml": "<math/><svg/>", "nav.xhtml": "<math/>"})
+    assert made.splitlines()[0] == '<item href="a.xhtml" id="x" media-type="t" properties="mathml svg" />'
+    assert made.splitlines()[1] == manifest.splitlines()[1]
+
+
+def test_pages_are_read_in_the_order_of_the_contents():
+    parts = [{"caption": "One", "chapters": [{"file": "a", "sections": [{"file": "b"}]}, {"file": "c"}]}]
+    found = [(page.place, page.part, page.depth) for page in pdf.chapters({"root": "index", "parts": parts})]
+    assert found == [("index.html", "", 0), ("a.html", "One", 0), ("b.html", "One", 1), ("c.html", "One", 0)]
+
+
+def test_a_zip_is_the_same_for_the_same_site(tmp_path):
+    for name in ("b.html", "_static/a.css", ".buildinfo"):
+        (tmp_path / "html" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "html" / name).write_text(name)
+    for name in ("one.zip", "two.zip"):
+        downloads.zip_site(tmp_path / "html", tmp_path / name, "book")
+        (tmp_path / "html" / "b.html").touch()
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    assert zipfile.ZipFile(tmp_path / "one.zip").namelist() == ["book/READ-ME.txt", "book/_static/a.css", "book/b.html"]
+
+
+def test_without_a_book_nothing_is_made_and_the_old_files_stay(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "old.pdf").touch()
+    with pytest.raises(BookError, match="make book"):
+        downloads.make_downloads(tmp_path, tmp_path / "files")
+    assert (tmp_path / "files" / "old.pdf").exists()
+
+
+@pytest.mark.slow
+class TestInChromium:
+    @pytest.fixture(autouse=True)
+    def there(self):
+        need("chromium", "chromium-browser", "google-chrome")
+
+    @pytest.fixture
+    def small(self, tmp_path):
+        """`_build` with a book of three pages that lead to each other."""
+        html, source = tmp_path / "html", tmp_path / "src"
+        (html / "labs").mkdir(parents=True)
+        source.mkdir()
+        far = "<p style='height:1500px'></p><h2 id='far'>Far</h2>"
+        fold = "<details><summary>Fold</summary>an answer</details>"
+        (html / "index.html").write_text(
+            page(f"<h1>Front</h1><a href='labs/a.html'>a</a> <a href='#far'>far</a>{fold}{far}")
+        )
+        (html / "labs" / "a.html").write_text(page("<h1>Lab A</h1><a href='../index.html'>up</a>"
+                                                   "<a href='https://example.org/'>out</a>"))  # fmt: skip
+        parts = [{"caption": "Labs", "chapters": [{"file": "labs/a"}]}]
+        (source / "_toc.yml").write_text(yaml.safe_dump({"root": "index", "parts": parts}))
+        return tmp_path
+
+    def test_pages_become_one_pdf_whose_links_lead_within_it(self, small):
+        from pypdf import PdfReader
+
+        path = small / "files" / "book.pdf"
+        count = pdf.print_book(small / "html", small / "src" / "_toc.yml", path, title="A book", about="of three pages")
+        book = PdfReader(path)
+        texts = [sheet.extract_text() for sheet in book.pages]
+        assert count == len(texts) == 4
+        assert all(text.split()[-1] == str(number) or str(number) in text.split() for number, text in
+                   enumerate(texts, 1))  # fmt: skip
+        assert "Front" in texts[0] and "Lab A" in texts[0] and "an answer" in texts[1] and "Far" in texts[2]
+        targets = {}
+        for number, sheet in enumerate(book.pages):
+            for link in sheet.get("/Annots", []):
+                link = link.get_object()
+                target = link["/Dest"][0].get_object() if "/Dest" in link else link["/A"]["/URI"]
+                found = next((place for place, other in enumerate(book.pages) if other == target), target)
+                targets.setdefault(number, []).append(found)
+        assert targets == {0: [1, 3], 1: [3, 2], 3: [1, "https://example.org/"]}
+        front, part = book.outline[1], book.outline[2]
+        assert (front.title, part.title, book.outline[3][0].title) == ("Front", "Labs", "Lab A")
+        assert book.metadata.title == "A book" and book.root_object["/Lang"] == "en-GB"
+        (small / "html" / "labs" / "a.html").unlink()
+        with pytest.raises(BookError, match="labs/a.html is in the contents"):
+            pdf.print_book(small / "html", small / "src" / "_toc.yml", path, title="A book", about="")
+        assert PdfReader(path).metadata.title == "A book"
+
+    def test_formulas_become_mathml(self, tmp_path, assets):
+        made = tmp_path / "made.epub"
+        with zipfile.ZipFile(made, "w") as book:
+            book.writestr("a.xhtml", page(f"<p>{MATH.format('x_t &lt; 1')}</p><script>x</script>"))
+            book.writestr("b.xhtml", page(MATH.format(r"\mathcal N")))
+            book.writestr("mimetype", "application/epub+zip")
+        assert epub.make_readable(made, tmp_path / "out.epub", assets / epub.MATHJAX) == 2
+        with zipfile.ZipFile(tmp_path / "out.epub") as book:
+            assert book.infolist()[0].filename == "mimetype"
+            assert book.infolist()[0].compress_type == zipfile.ZIP_STORED
+            a, b = (book.read(name).decode() for name in ("a.xhtml", "b.xhtml"))
+        assert 'alttext="x_t &lt; 1"' in a and "<msub><mi>x</mi><mi>t</mi></msub>" in a and "script" not in a
+        assert "𝒩" in b
+        with zipfile.ZipFile(made, "w") as book:
+            book.writestr("a.xhtml", page(MATH.format(r"\frac{")))
+        with pytest.raises(BookError, match=r"MathJax cannot set '.*frac.*brace"):
+            epub.make_readable(made, tmp_path / "out.epub", assets / epub.MATHJAX)
+        assert zipfile.ZipFile(tmp_path / "out.epub").namelist()[0] == "mimetype"
+
+    def test_sums_are_those_of_the_files(self, small, monkeypatch):
+        monkeypatch.setattr(downloads, "make_epub", lambda source, scratch, path: path.write_text("an EPUB"))
+        made = downloads.make_downloads(small, small / "files")
+        assert [path.suffix for path in made] == [".pdf", ".epub", ".zip", ""]
+        for line in made[-1].read_text().splitlines():
+            digest, name = line.split()
+            assert hashlib.sha256((small / "files" / name).read_bytes()).hexdigest() == digest
+
+
+def test_chromium_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BookError, match="apt install chromium"), chromium():
+        pass
+
+
+def test_a_folder_is_served_on_loopback_alone(tmp_path):
+    (tmp_path / "a.txt").write_text("words")
+    with served(tmp_path) as address:
+        assert address.startswith("http://127.0.0.1:")
+        fetch = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
+        done = subprocess.run([sys.executable, "-c", fetch, address + "a.txt"], capture_output=True, text=True)
+    assert done.stdout.strip() == "words"
