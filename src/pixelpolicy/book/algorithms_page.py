@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pixelpolicy import atlas, viz
 from pixelpolicy.course.algorithms import BATCH, METHODS, Budget
-from pixelpolicy.course.bench import NAME, RATES, TUNING_SEED
+from pixelpolicy.course.bench import NAME, RATES, TUNING_SEED, rates, read_trial
 from pixelpolicy.course.results import read_benchmark
 
 SEEDS = 3  # that a complete row has
@@ -56,6 +56,7 @@ the paths of one noisy sampler for all, in nats; a search leaves the network as 
 delivers is at most $\\log N - (N - 1) / N$ nats from the base.) A cell is the
 median over seeds with the lowest and the highest in brackets. CPU seconds are of one thread on a machine that did other
 things besides. A heading orders the table.
+{fallen}
 
 ## What each does
 
@@ -118,6 +119,19 @@ def lines(records: list[dict[str, Any]], labs: dict[str, str]) -> str:
     )
 
 
+def fallen(records: list[dict[str, Any]], root: Path) -> str:
+    """Of methods that end below the base, what they had at half of the pictures, in the trial that chose their rate."""
+    base, told = records[0]["metrics"]["accuracy"]["before"], []
+    for method, runs in _by_method(records):
+        if METHODS[method].make and median(run["metrics"]["accuracy"]["after"] for run in runs) < base:
+            half = max(read_trial(root, method, rate)["accuracy"] for rate in rates(method))
+            told.append(f"{METHODS[method].label} (there {half:.3f} on the validation set)")
+    return told and (
+        f"\nBelow the base at their end: {', '.join(told)}. Rates are chosen at half of the pictures. What is the best "
+        "rate there may be too high for the rest of the way.\n"
+    ) or ""  # fmt: skip
+
+
 def figure(records: list[dict[str, Any]]) -> viz.Picture:
     """A line a method, the most accurate on top: accuracy and proxy, diversity, CPU seconds; a disc a median."""
     runs_of = _by_method(records)
@@ -173,8 +187,8 @@ def place_page(root: Path, folder: Path) -> None:
     labs = atlas.numbered(root / "solutions", "py")
     text = TEXT.format(
         alt=picture.alt, complete=complete, table=table(records, labs), lines=lines(records, labs),
-        pictures=Budget().pictures, batch=BATCH, tries=len(RATES), rates=", ".join(f"{factor:g}" for factor in RATES),
-        seed=TUNING_SEED,
+        fallen=fallen(records, root), pictures=Budget().pictures, batch=BATCH, tries=len(RATES),
+        rates=", ".join(f"{factor:g}" for factor in RATES), seed=TUNING_SEED,
     )  # fmt: skip
     (folder / f"{NAME}.md").write_text(text, encoding="utf-8")
 

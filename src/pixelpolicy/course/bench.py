@@ -101,12 +101,17 @@ def rates(method: str) -> list[float]:
     return [METHODS[method].learning_rate * factor for factor in RATES] if METHODS[method].make else []
 
 
+def read_trial(root: Path, method: str, rate: float) -> dict[str, float]:
+    """The validation accuracy of a trial, and its CPU seconds. Raises `LabError` where it cannot be read."""
+    return _read(_tuned(root, method, rate))
+
+
 def chosen_rate(root: Path, method: str) -> float:
     """The learning rate whose half run was the most accurate. Raises `LabError` where a trial is missing."""
     trials = {rate: _tuned(root, method, rate) for rate in rates(method)}
     if missing := [path.name for path in trials.values() if not path.exists()]:
         raise LabError(f"{method} is not tuned: {', '.join(missing)} missing. `pixelpolicy bench` tunes before it runs")
-    return max(trials, key=lambda rate: _read(trials[rate])["accuracy"])
+    return max(trials, key=lambda rate: read_trial(root, method, rate)["accuracy"])
 
 
 def _train(method: str, seed: int, rate: float, budget: Budget, folder: Path) -> tuple[Loop, float, float]:
