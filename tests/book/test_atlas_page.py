@@ -1,25 +1,15 @@
 """The atlas on its page: what stands there without scripts, how fast it answers, and that everyone can use it."""
 
 import gzip
-import json
 import re
-import shutil
 import statistics
 from pathlib import Path
 
 import pytest
-from browser import need
 
-from pixelpolicy import atlas, npm
+from pixelpolicy import atlas
 from pixelpolicy.book import atlas_page
-from pixelpolicy.errors import BookError
 
-AXE = {
-    "axe-core@4.14.1": {
-        "integrity": "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
-        "files": {"axe.min.js": "axe.min.js"},
-    }
-}
 # Milliseconds from a change of a field to the frame after the table was drawn anew.
 ANSWER = """async ([field, values]) => {
   const node = document.querySelector(field), times = [];
@@ -33,7 +23,6 @@ ANSWER = """async ([field, values]) => {
   }
   return times;
 }"""
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 slow = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -84,20 +73,6 @@ def test_figures_say_in_words_what_they_show(entries):
     assert sum(bars) == len(entries)
     discs = [int(n) for n in re.findall(r"<text[^>]*>(\d+)</text>", taxonomy)]
     assert sum(discs) == len(entries) == sum(int(n) for n in re.findall(r'">(\d+)</a>', taxonomy))
-
-
-@pytest.fixture(scope="module")
-def axe(root) -> str:
-    """The source of axe-core, from npm; kept in _build."""
-    folder = root / "_build" / "axe"
-    if not (folder / "axe.min.js").exists():
-        need("npm")
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            npm.unpack(AXE, folder, error=BookError, lock_name=__file__, user="the test of the atlas", again="pytest")
-        except BookError as error:
-            pytest.skip(str(error))
-    return (folder / "axe.min.js").read_text(encoding="utf-8")
 
 
 class TestInChromium:
@@ -177,16 +152,6 @@ class TestInChromium:
         within = set(re.findall(r'href="((?:labs|chapters)/[^"#]+)', text))
         assert len(within) > 10
         assert [name for name in within if not (built.html / name).is_file()] == []
-
-    @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-    def test_axe_finds_nothing(self, visit, axe, dark):
-        page = visit("atlas.html", dark=dark)
-        page.wait_for_selector(".atlas-tools:not([hidden])")
-        page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-        page.evaluate(axe)
-        found = page.evaluate("(tags) => axe.run(document, { runOnly: tags })", WCAG)["violations"]
-        told = [f"{v['id']}: {v['help']}: {[n['html'][:120] for n in v['nodes'][:3]]}" for v in found]
-        assert told == [], json.dumps(told, indent=1)
 
 
 def _file(html: Path, name: str) -> Path:

@@ -1,11 +1,19 @@
 """The built book in headless Chromium: what it asks for, what it says, and that it answers a key without a kernel."""
 
+import functools
+import gzip
+import json
 import re
 import statistics
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+
+from pixelpolicy.book.links import dead_links
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -52,6 +60,21 @@ CONTRAST = """() => {
   return least;
 }"""  # noqa: E501
 
+# What axe-core objects to: all that WCAG 2.1 asks for at levels A and AA, or some rules alone.
+AXE = """async (only) => {
+  document.querySelectorAll("details").forEach((part) => { part.open = true; });
+  const found = await axe.run(document, { runOnly: only, resultTypes: ["violations"] });
+  return found.violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.length} times: `
+    + v.nodes.slice(0, 3).map((n) => n.html.slice(0, 120)).join(" | "));
+}"""
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? Infinity"
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+OF_COLOUR = ["color-contrast", "link-in-text-block"]
+SERVED_GZIPPED = {".html", ".css", ".js", ".mjs", ".json", ".svg", ".txt"}
+MOST_BYTES = 1_200_000
+WIDGET_BYTES = 1_000_000
+MOST_MS = 1500
+
 
 @pytest.fixture(scope="module")
 def pages(built) -> list[str]:
@@ -70,20 +93,37 @@ class Seen:
     silent: list[str]
     footers: list[str]
     narrow: int
+    axe: dict[str, list[str]]
+    fetched: set[str]
+    readable: float
 
 
 @pytest.fixture(scope="module")
-def seen(opener, pages) -> dict[str, Seen]:
-    """Every page, opened once."""
-    return {place: look_at(opener, place) for place in pages}
+def seen(opener, pages, axe) -> dict[str, Seen]:
+    """Every page, opened once; each is fetched while the one before it is looked at."""
+    found, ahead = {}, begin(opener, pages[0])
+    for place, after in zip(pages, [*pages[1:], None], strict=True):
+        now, ahead = ahead, begin(opener, after) if after else None
+        found[place] = look_at(*now, axe)
+    return found
 
 
-def look_at(opener, place: str) -> Seen:
-    with opener() as visit:
-        page = visit(place)
+def begin(opener, place: str) -> tuple:
+    """A page that is being fetched: what closes it, the visit that it is of, itself."""
+    stack = ExitStack()
+    visit = stack.enter_context(opener())
+    return stack, visit, visit(place, until="commit")
+
+
+def look_at(stack: ExitStack, visit, page, axe: str) -> Seen:
+    with stack:
+        page.wait_for_load_state("load")
         page.wait_for_function("() => !window.MathJax?.startup?.promise || document.querySelector('mjx-container')"
                                " || !document.querySelector('.math')")  # fmt: skip
         page.wait_for_load_state("networkidle")
+        fetched, readable = set(visit.fetched), page.evaluate(PAINTED)
+        page.evaluate(axe)
+        violations = {"light": page.evaluate(AXE, WCAG)}
         silent = page.evaluate(
             "() => [...document.images].filter((i) => !i.alt.trim()).map((i) => i.outerHTML.slice(0, 99))"
         )
@@ -91,9 +131,11 @@ def look_at(opener, place: str) -> Seen:
         page.emulate_media(color_scheme="dark")
         page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
         contrasts["dark"] = page.evaluate(CONTRAST)
+        violations["dark"] = page.evaluate(AXE, OF_COLOUR)
         page.set_viewport_size({"width": 380, "height": 900})
         narrow = page.evaluate("document.documentElement.scrollWidth")
-        return Seen(list(visit.outside), list(visit.errors), contrasts, silent, footers, narrow)
+        return Seen(list(visit.outside), list(visit.errors), contrasts, silent, footers, narrow, violations, fetched,
+                    readable)  # fmt: skip
 
 
 def test_no_page_asks_for_anything_outside_or_complains(seen):
@@ -104,6 +146,52 @@ def test_no_page_asks_for_anything_outside_or_complains(seen):
     print(f"requests outside on {len(seen)} pages: {len(outside)}; errors: {len(errors)}")
     assert outside == []
     assert errors == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(seen, theme):
+    found = {place: page.axe[theme] for place, page in seen.items() if page.axe[theme]}
+    assert found == {}, json.dumps(found, indent=1)
+
+
+def test_links_within_the_book_lead_somewhere(built):
+    assert dead_links(built.html) == []
+
+
+def test_pages_are_light_and_soon_readable(seen, built, opener):
+    """As served with gzip, before any widget is used; the soonest of three on a machine that does other things."""
+    weights = {place: weigh(built.html, page.fetched) for place, page in seen.items()}
+    for place, page in seen.items():
+        if page.readable > MOST_MS:
+            for _ in range(2):
+                with opener() as visit:
+                    page.readable = min(page.readable, visit(place).evaluate(PAINTED))
+    for place in sorted(weights, key=weights.get, reverse=True)[:8]:
+        print(f"{place}: {weights[place] / 1e6:.2f} MB, readable after {seen[place].readable:.0f} ms")
+    assert {place: weight for place, weight in weights.items() if weight > most_bytes(built.html / place)} == {}
+    assert {place: page.readable for place, page in seen.items() if page.readable > MOST_MS} == {}
+
+
+def most_bytes(page: Path) -> int:
+    """What a page may weigh; Jupyter's own script comes on top where a cell shows a widget."""
+    return MOST_BYTES + WIDGET_BYTES * ("widget-state+json" in page.read_text(encoding="utf-8"))
+
+
+def weigh(html: Path, addresses: set[str]) -> int:
+    """Bytes that a server with gzip sends for these addresses of loopback."""
+    return sum(sent(html / unquote(urlsplit(url).path.lstrip("/"))) for url in addresses if url.startswith("http"))
+
+
+@functools.cache
+def sent(path: Path) -> int:
+    data = path.read_bytes()
+    return len(gzip.compress(data, 6)) if path.suffix in SERVED_GZIPPED else len(data)
+
+
+def test_mathjax_comes_where_there_are_formulas_alone(seen, built):
+    for place, page in seen.items():
+        formulas = 'class="math ' in (built.html / place).read_text(encoding="utf-8")
+        assert any("mathjax/" in url for url in page.fetched) == formulas, place
 
 
 def test_no_page_names_a_script_or_style_elsewhere(built, pages):
