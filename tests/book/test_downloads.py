@@ -39,8 +39,10 @@ def test_a_page_without_scripts_keeps_its_words():
     text = (
         '<p>one<a class="headerlink" href="#x">#</a></p><script src="a.js"></script><script src="b.js"/>'
         '<script type="application/vnd.jupyter.widget-view+json">{"model_id": "0"}</script><button>Copy</button>two'
+        '<a class="x" href="labs/01.html#y">z</a><a href="https://example.org/a.html">w</a>'
     )
-    assert epub.plain(text) == f"<p>one</p>{epub.WIDGET}two"
+    links = '<a class="x" href="labs/01.xhtml#y">z</a><a href="https://example.org/a.html">w</a>'
+    assert epub.plain(text) == f"<p>one</p>{epub.WIDGET}two{links}"
 
 
 def test_what_is_no_xml_becomes_it():
@@ -61,9 +63,9 @@ def test_letters_of_old_alphabets():
 
 
 def test_the_manifest_says_which_pages_have_formulas():
-    manifest = '<item href="a.xhtml" id="x" media-type="t" />\n<item href="nav.xhtml" id="n" properties="nav" />'
+    manifest = '<item id="x" href="a.xhtml" media-type="t" />\n<item href="nav.xhtml" id="n" properties="nav" />'
     made = epub.declared(manifest, {"a.xhtml": "<math/><svg/>", "nav.xhtml": "<math/>"})
-    assert made.splitlines()[0] == '<item href="a.xhtml" id="x" media-type="t" properties="mathml svg" />'
+    assert made.splitlines()[0] == '<item id="x" href="a.xhtml" media-type="t" properties="mathml svg" />'
     assert made.splitlines()[1] == manifest.splitlines()[1]
 
 

@@ -60,7 +60,9 @@ def plain(text: str) -> str:
     text = re.sub(r"<script[^>]*widget-view\+json[^>]*>.*?</script>", WIDGET, text, flags=re.S)
     text = re.sub(r"<script\b[^>]*/>|<script\b.*?</script>", "", text, flags=re.S)
     text = re.sub(r"<button\b.*?</button>", "", text, flags=re.S)
-    return re.sub(r'<a class="headerlink".*?</a>', "", text, flags=re.S)
+    text = re.sub(r'<a class="headerlink".*?</a>', "", text, flags=re.S)
+    # what the book's own generators write is for the site
+    return re.sub(r'(<a\b[^>]*\bhref="(?![a-z]+:)[^"#]*)\.html(?=[#"])', r"\1.xhtml", text)
 
 
 def formulas(text: str) -> list[tuple[bool, str]]:
@@ -158,4 +160,4 @@ def declared(manifest: str, pages: dict[str, str]) -> str:
             return found[0]
         return f'{found[0].removesuffix("/>").rstrip()} properties="{kinds}" />'
 
-    return re.sub(r'<item href="([^"]*)"[^>]*/>', properties, manifest)
+    return re.sub(r'<item [^>]*?\bhref="([^"]*)"[^>]*/>', properties, manifest)
