@@ -10,9 +10,9 @@ from pixelpolicy.course.network import cut_network
 
 # Before anything imports torch or numpy, which read these once; children inherit them.
 THREADS = os.environ.get("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
-if "PYTEST_XDIST_WORKER" in os.environ:
-    THREADS = "1"
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ[_name] = "1"  # a process a core; it inherits what the one that shares out the tests has
     os.environ.setdefault(_name, THREADS)
 os.environ["PIXELPOLICY_PROFILE"] = "smoke"
 os.environ["MPLBACKEND"] = "agg"
