@@ -68,7 +68,7 @@ def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, An
         for place, (path, attributes) in enumerate(WIDGET_SCRIPTS.items()):
             # last of all: other scripts would take require.js for their own loader
             app.add_js_file(path, priority=801 + place, **attributes)
-    scripts[:] = [script for script in scripts if not _is_thebe(script)]
+    scripts[:] = [script for script in scripts if not _names(script, "thebe")]
     if body := context.get("body"):
         add_script(app, body)
         for part in (atlas_page, chapter_map, front):
@@ -76,6 +76,9 @@ def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, An
         # what a fold is called is what stands on it
         body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
         body = _signatures_in_lines(body)
+        if 'class="math ' not in body:
+            # Sphinx gives it to every page above one with formulas in the contents too
+            scripts[:] = [script for script in scripts if not _names(script, "mathjax")]
         # ARIA allows only list items in a list
         body = body.replace('role="doc-biblioentry"', 'role="listitem"')
         # thebe's settings, left behind in the text of notebooks
@@ -127,6 +130,6 @@ def _prepare_entries(app: Any, env: Any) -> list[str]:
     return []
 
 
-def _is_thebe(script: Any) -> bool:
-    words = f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', '')}"
-    return "thebe" in words.lower()
+def _names(script: Any, word: str) -> bool:
+    """Whether a word stands in what a script is, or in where it comes from."""
+    return word in f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', '')}".lower()
