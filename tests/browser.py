@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from pixelpolicy.book.browser import PROGRAMS
+from pixelpolicy.book.browser import chromium as started
+
 
 def need(*programs: str) -> str:
     """The path of the first of ``programs`` that is installed; skips the test where none is, fails it under CI=true."""
@@ -23,14 +26,7 @@ def need(*programs: str) -> str:
 
 @contextmanager
 def chromium() -> Iterator:
-    """A headless Chromium as playwright's synchronous ``Browser``; ended with the block."""
-    path = need("chromium", "chromium-browser", "google-chrome")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # a container's root may not make the sandbox
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
+    """The book's own `chromium`, where there is one; else the test is skipped, and fails under CI=true."""
+    need(*PROGRAMS)
+    with started() as browser:
+        yield browser

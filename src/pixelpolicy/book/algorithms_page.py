@@ -125,10 +125,10 @@ def fallen(records: list[dict[str, Any]], root: Path) -> str:
     for method, runs in _by_method(records):
         if METHODS[method].make and median(run["metrics"]["accuracy"]["after"] for run in runs) < base:
             half = max(read_trial(root, method, rate)["accuracy"] for rate in rates(method))
-            told.append(f"{METHODS[method].label} (there {half:.3f} on the validation set)")
+            told.append(f"{METHODS[method].label} ({half:.3f} on the validation set at half of the pictures)")
     return told and (
-        f"\nBelow the base at their end: {', '.join(told)}. Rates are chosen at half of the pictures. What is the best "
-        "rate there may be too high for the rest of the way.\n"
+        f"\nBelow the base at their end: {', '.join(told)}. Rates are chosen there. What is the best "
+        "rate at half of the way may be too high for the rest of it.\n"
     ) or ""  # fmt: skip
 
 
