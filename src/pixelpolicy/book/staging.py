@@ -16,10 +16,10 @@ from pixelpolicy.book.glossary import place_glossary
 from pixelpolicy.book.instructors_page import place_guide
 from pixelpolicy.book.library import place_library
 from pixelpolicy.book.mutation_page import place_page as place_mutation_page
-from pixelpolicy.book.opening import repository
 from pixelpolicy.book.pages import lab_page, pictures_apart
 from pixelpolicy.book.results import results_page
 from pixelpolicy.book.survey_page import survey_page
+from pixelpolicy.course.files import repository
 from pixelpolicy.course.source import sources
 from pixelpolicy.errors import BookError
 
