@@ -287,6 +287,21 @@ def test_a_widget_answers_a_key_on_the_static_page(visit):
     assert visit.outside == [] and visit.errors == []
 
 
+def test_the_fonts_of_widgets_are_the_books(visit):
+    """Chromium asks for a font when a text first wants it, and that may be never: here all of them are wanted."""
+    page = visit("labs/98-widget.html")
+    page.wait_for_selector(SCRUBBER)
+    wanted = page.evaluate(
+        """async () => {
+            const faces = [...document.fonts].filter((face) => /awesome/i.test(face.family));
+            await Promise.allSettled(faces.map((face) => face.load()));
+            return faces.map((face) => `${face.family} ${face.weight} ${face.status}`);
+        }"""
+    )
+    assert len(wanted) >= 2 and [face for face in wanted if not face.endswith(" loaded")] == []
+    assert visit.outside == [] and visit.errors == []
+
+
 def test_lab_07_shows_its_trajectory(visit, built, course_of_the_book):
     """Where lab 07 has been executed, its scrubber lives on the page; it is looked for wherever lab 07 is."""
     contents = yaml.safe_dump(yaml.safe_load((built.html.parent / "src" / "_toc.yml").read_text(encoding="utf-8")))

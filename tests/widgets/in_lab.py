@@ -108,7 +108,10 @@ def wait_for_kernel(page, kernels: str) -> None:
     """Until the notebook's kernel says that it is idle: the page's own indicator says so before there is one."""
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
     deadline = time.monotonic() + PATIENCE
-    while [kernel["execution_state"] for kernel in page.request.get(kernels).json()] != ["idle"]:
+    while True:
+        answer = page.request.get(kernels)  # while a kernel is being made or unmade it may be an error
+        if answer.ok and [kernel["execution_state"] for kernel in answer.json()] == ["idle"]:
+            break
         assert time.monotonic() < deadline, "the kernel did not start"
         page.wait_for_timeout(200)
     page.locator(".jp-NotebookPanel-toolbar [data-status=idle]").wait_for()
