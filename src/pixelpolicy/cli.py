@@ -354,6 +354,7 @@ def grade(
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once [default: the cores].")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Wall seconds one exercise may take.")] = 60,
     dask: Annotated[str | None, typer.Option(help="The address of a Dask scheduler, to grade on a cluster.")] = None,
+    backend: Annotated[str, typer.Option(help="What shuts submissions in: bubblewrap or docker.")] = "bubblewrap",
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Run submissions with your rights, not shut in.")] = False,
 ) -> None:
     """Grade a class's notebooks, each exercise shut in by itself. Run it again to go on where it stopped."""
@@ -367,7 +368,8 @@ def grade(
     if unsafe:
         err.print("Submissions run with your own rights: they can read and delete what you can.", style="yellow")
     done = grading.grade(submissions, out, labs=numbers, secret=key, jobs=jobs or os.cpu_count() or 1,
-                         limits=grading.Limits(seconds=seconds), dask=dask, unsafe=unsafe)  # fmt: skip
+                         limits=grading.Limits(seconds=seconds), dask=dask,
+                         backend="unsafe" if unsafe else backend)  # fmt: skip
     written = [*tables.write_tables(done, out, known), report.write_report(done, out)]
     feedback.write_feedback(done, out)
     for note in done.notes:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,16 +12,14 @@ from corpus import ATTACKS, PROBES, TRICKS
 
 import pixelpolicy
 from pixelpolicy.course.exercises import exercises_of
-from pixelpolicy.course.grading import Limits, sandbox, unavailable
+from pixelpolicy.course.grading import BACKENDS, Limits, sandbox
+from pixelpolicy.course.grading.backends import view
 from pixelpolicy.course.grading.examine import examine_piece
 from pixelpolicy.course.grading.submissions import Piece
 
 sys.path.append(str(Path(__file__).parents[1] / "course"))
 from forked import start_forked  # noqa: E402
 
-# Under CI=true bubblewrap must be there; a machine whose kernel forbids what it does still cannot show anything.
-MISSING = shutil.which("bwrap") is None and os.environ.get("CI") == "true"
-shut_in = pytest.mark.skipif(bool(unavailable()) and not MISSING, reason=f"nothing can be shut in: {unavailable()}")
 LIMITS = Limits(seconds=5, cpu_seconds=1, memory_mb=1024)
 PATIENT = Limits(memory_mb=1024)  # for an answer that is to pass on a busy machine, and the first to load torch
 ENDING = 5.0  # seconds beyond its limit in which a process is ended and its checks are done with it, on a busy machine
@@ -32,13 +31,26 @@ for g in groups.unique():
 return out"""
 
 
-def graded(body, cache, limits=LIMITS):
+@pytest.fixture(params=["bubblewrap", "docker"])
+def backend(request):
+    """What shuts an answer in, where this machine has it.
+
+    Under CI=true bubblewrap must be installed; a machine whose kernel forbids what it does still cannot show anything.
+    """
+    name = request.param
+    missing = name == "bubblewrap" and shutil.which("bwrap") is None and os.environ.get("CI") == "true"
+    if not missing and (why := BACKENDS[name].unavailable()):
+        pytest.skip(f"nothing can be shut in: {why}")
+    return name
+
+
+def graded(body, cache, limits=LIMITS, backend="bubblewrap"):
     places = {"FOLDER": cache, "SOURCES": Path(pixelpolicy.__file__).parent, "GRADER": os.getpid()}
     for name, place in places.items():
         body = body.replace(name, str(place))
     text = "def group_advantages(rewards, groups):\n" + "\n".join("    " + line for line in body.splitlines())
     piece = Piece("group_advantages", ("import torch", text), (True, False), text)
-    return examine_piece(piece, 12, "12.1", SECRET, cache, limits=limits)
+    return examine_piece(piece, 12, "12.1", SECRET, cache, limits=limits, backend=backend)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +66,7 @@ def cache(tmp_path_factory):
 def not_shut_in(monkeypatch):
     """Answers run in processes forked from this one."""
     monkeypatch.setenv("PIXELPOLICY_MARK", MARK)
-    monkeypatch.setattr(sandbox, "unavailable", lambda: "")
+    monkeypatch.setattr(sandbox, "backend_of", lambda name: None)
     monkeypatch.setattr(sandbox.Answer, "_start", start_forked)
 
 
@@ -63,8 +75,8 @@ def holds(cache, monkeypatch):
     """Grade an attack, and see that it earned nothing, reached nothing, changed nothing and left nothing behind."""
     monkeypatch.setenv("PIXELPOLICY_MARK", MARK)
 
-    def holds(body, limits=LIMITS):
-        verdict = graded(body, cache, limits)
+    def holds(body, limits=LIMITS, backend="bubblewrap"):
+        verdict = graded(body, cache, limits, backend)
         if verdict.state != "forbidden":  # which is seen before anything runs
             assert verdict.own_seconds is not None, f"it never ran, which shows nothing: {verdict.explained}"
             assert verdict.own_seconds < limits.seconds + ENDING
@@ -76,20 +88,25 @@ def holds(cache, monkeypatch):
             assert (cache / name).read_text() == MARK
         children = psutil.Process().children(recursive=True)
         assert not [p for p in children if "child.py" in " ".join(p.cmdline())]
+        assert backend != "docker" or containers() == []
         return verdict
 
     return holds
 
 
-@shut_in
-def test_an_honest_answer_passes(cache):
-    assert graded(RIGHT, cache, PATIENT).state == "passed"
+def containers():
+    listed = subprocess.run(["docker", "ps", "--all", "--quiet", "--filter", "label=pixelpolicy.until"],
+                            capture_output=True, check=True)  # fmt: skip
+    return listed.stdout.split()
 
 
-@shut_in
+def test_an_honest_answer_passes(cache, backend):
+    assert graded(RIGHT, cache, PATIENT, backend).state == "passed"
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-def test_attack_scores_nothing(name, holds):
-    holds(ATTACKS[name])
+def test_attack_scores_nothing(name, holds, backend):
+    holds(ATTACKS[name], backend=backend)
 
 
 @pytest.mark.parametrize("name", TRICKS)
@@ -97,8 +114,7 @@ def test_trick_scores_nothing(name, holds, not_shut_in):
     holds(TRICKS[name])
 
 
-@shut_in
-def test_probes_reach_nothing(holds):
+def test_probes_reach_nothing(holds, backend):
     """All in one process: what the sandbox costs is its start."""
     lines = ["reached = []"]
     for number, (name, body) in enumerate(PROBES.items()):
@@ -108,7 +124,7 @@ def test_probes_reach_nothing(holds):
             f"except BaseException as e: 'reached' in str(e) and reached.append({name!r})",
         ]
     verdict = holds(
-        "\n".join([*lines, "if reached: raise ValueError(f'reached {reached}')", "return rewards"]), PATIENT
+        "\n".join([*lines, "if reached: raise ValueError(f'reached {reached}')", "return rewards"]), PATIENT, backend
     )
     assert verdict.state == "failed" and "came out" in " ".join(verdict.explained)
 
@@ -139,8 +155,7 @@ def test_answers_learnt_by_heart_score_nothing(holds, not_shut_in):
     assert verdict.state == "memorised"
 
 
-@shut_in
-def test_a_sandbox_that_does_not_start_is_told_from_one_that_holds(cache, monkeypatch):
-    monkeypatch.setattr(sandbox, "_environment", lambda: {"PYTHONHOME": "/nowhere"})
-    verdict = graded(RIGHT, cache, PATIENT)
+def test_a_sandbox_that_does_not_start_is_told_from_one_that_holds(cache, backend, monkeypatch):
+    monkeypatch.setitem(view.ENVIRONMENT, "PYTHONHOME", "/nowhere")
+    verdict = graded(RIGHT, cache, PATIENT, backend)
     assert verdict.state == "ungraded" and verdict.own_seconds is None and "did not come up" in verdict.explained[0]

@@ -1,6 +1,7 @@
 """What stands at the other end of the grader's channel, in a forked process: as in the sandbox, without one."""
 
 import os
+import signal
 import socket
 import sys
 from contextlib import contextmanager
@@ -33,16 +34,6 @@ def forked(function, *, seconds: float = 20):
         os.waitpid(process, 0)
 
 
-class _Process:
-    """What `Answer` wants of a process, of one that was forked."""
-
-    def __init__(self, pid):
-        self.pid = pid
-
-    def wait(self):
-        os.waitpid(self.pid, 0)
-
-
 def start_forked(self, there):
     """In the place of `Answer._start`: what runs in the sandbox, forked from here, in milliseconds and not shut in."""
     for name in ("RLIMIT_NPROC", "RLIMIT_DATA", "RLIMIT_AS"):  # what this process has taken is not the answer's
@@ -56,4 +47,9 @@ def start_forked(self, there):
         finally:
             os._exit(3)
     there.close()
-    self.process = _Process(pid)
+
+    def end():
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    self.end = end

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 
 import nbformat
 import pytest
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from pixelpolicy.cli import app
 from pixelpolicy.course.build import lab_notebook
-from pixelpolicy.course.grading import Limits, read_secret, sandbox, unavailable, varied
+from pixelpolicy.course.grading import BACKENDS, Limits, read_secret, sandbox, varied
 from pixelpolicy.course.source import find_source, read_source
 from pixelpolicy.errors import GradingError
 
@@ -25,7 +26,8 @@ LIMITS = Limits(seconds=180, cpu_seconds=2)  # CPU time is what ends a loop: wal
 CENTRED = "def centred(rewards, groups):\n    "
 BY_HAND = "torch.stack([r - rewards[groups == g].mean() for r, g in zip(rewards, groups)])"
 MISSING = shutil.which("bwrap") is None and os.environ.get("CI") == "true"
-shut_in = pytest.mark.skipif(bool(unavailable()) and not MISSING, reason=f"nothing can be shut in: {unavailable()}")
+WHY = BACKENDS["bubblewrap"].unavailable()
+shut_in = pytest.mark.skipif(bool(WHY) and not MISSING, reason=f"nothing can be shut in: {WHY}")
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def folder(course, tmp_path):
 def run(tmp_path, monkeypatch):
     """Grade the class in this process, each answer in a forked one; `run.made` holds the keys of the verdicts made."""
     monkeypatch.setattr(sandbox.Answer, "_start", start_forked)
-    monkeypatch.setattr(sandbox, "unavailable", lambda: "")
-    monkeypatch.setattr(grading, "unavailable", lambda: "")
+    for module in (sandbox, grading):
+        monkeypatch.setattr(module, "backend_of", lambda name: None)
 
     def serial(items, work, jobs, dask):
         for item in items:
@@ -175,7 +177,7 @@ def test_only_what_changed_is_graded_anew(folder, run, tmp_path):
     run()
     assert len(run.made) == 1
     for more in ({"secret": b"another secret of the tests"}, {"limits": dataclasses.replace(LIMITS, seconds=9)},
-                 {"unsafe": True}):  # fmt: skip
+                 {"backend": "unsafe"}):  # fmt: skip
         run.made = []
         run(**more)
         assert len(run.made) == 2 and not first & set(run.made), more
@@ -223,25 +225,36 @@ def test_a_worker_that_dies_costs_its_own_exercise_alone(folder, run, monkeypatc
 
 
 @pytest.fixture
-def without_bubblewrap(monkeypatch):
-    monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
-    sandbox.unavailable.cache_clear()
+def with_nothing(monkeypatch):
+    """Neither bubblewrap nor Docker is there."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    for name in ("bubblewrap", "docker"):
+        BACKENDS[name].unavailable.cache_clear()
     yield
-    sandbox.unavailable.cache_clear()
+    for name in ("bubblewrap", "docker"):
+        BACKENDS[name].unavailable.cache_clear()
 
 
-def test_without_bubblewrap_nothing_is_run(folder, tmp_path, without_bubblewrap, monkeypatch):
+@pytest.mark.parametrize("backend, package", [("bubblewrap", "bubblewrap"), ("docker", "docker.io")])
+def test_where_nothing_shuts_it_in_nothing_is_run(folder, tmp_path, with_nothing, monkeypatch, backend, package):
     folder("anna")
-    monkeypatch.setattr(sandbox.subprocess, "Popen", lambda *args, **kwargs: pytest.fail("something was run"))
-    with pytest.raises(GradingError, match="apt install bubblewrap.*--unsafe"):
-        grading.grade(tmp_path / "class", tmp_path / "out", labs=[99], secret=SECRET, show=False)
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("something was run"))
+    with pytest.raises(GradingError, match=f"apt install {package}.*--unsafe"):
+        grading.grade(tmp_path / "class", tmp_path / "out", labs=[99], secret=SECRET, show=False, backend=backend)
     with pytest.raises(GradingError, match="--unsafe"):
-        sandbox.Answer("f", [], [], tmp_path)
-    done = CliRunner().invoke(app, ["grade", str(tmp_path / "class"), "--out", str(tmp_path / "out"), "--labs", "99"])
+        sandbox.Answer("f", [], [], tmp_path, backend=backend)
+    done = CliRunner().invoke(app, ["grade", str(tmp_path / "class"), "--out", str(tmp_path / "out"), "--labs", "99",
+                                    "--backend", backend])  # fmt: skip
     assert done.exit_code != 0 and not (tmp_path / "out/grades.csv").exists()
 
 
-def test_with_unsafe_it_is_run_all_the_same(folder, tmp_path, without_bubblewrap, monkeypatch):
+def test_a_backend_that_there_is_not(folder, tmp_path):
+    folder("anna")
+    with pytest.raises(GradingError, match="no backend 'podman': bubblewrap, docker"):
+        grading.grade(tmp_path / "class", tmp_path / "out", labs=[99], secret=SECRET, show=False, backend="podman")
+
+
+def test_with_unsafe_it_is_run_all_the_same(folder, tmp_path, with_nothing, monkeypatch):
     folder("anna")
     monkeypatch.setattr(sandbox.Answer, "_start", start_forked)
     monkeypatch.setattr(grading, "_parallel", lambda items, work, jobs, dask: map(work, items))

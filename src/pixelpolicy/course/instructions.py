@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pixelpolicy import __version__
 from pixelpolicy.course.exercises import exercises_of
-from pixelpolicy.course.grading.sandbox import Limits
+from pixelpolicy.course.grading.limits import Limits
 from pixelpolicy.course.grading.submissions import LARGEST
 from pixelpolicy.course.source import Source
 

@@ -32,7 +32,7 @@ from pixelpolicy.course.checking import exercise_of
 from pixelpolicy.course.comparing import seeded
 from pixelpolicy.course.exercises import Exercise
 from pixelpolicy.course.files import course_root, write_json
-from pixelpolicy.course.grading.sandbox import Limits
+from pixelpolicy.course.grading.limits import Limits
 from pixelpolicy.course.mutation import Mutation, mutations
 from pixelpolicy.course.parallel import in_parallel
 from pixelpolicy.course.proof import apart, wrong_answers

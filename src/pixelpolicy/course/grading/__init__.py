@@ -3,7 +3,8 @@
 | file | what it does |
 |---|---|
 | `submissions` | finds notebooks, reads them warily, cuts one exercise's code out of one |
-| `sandbox`, `child` | a process for that code, shut in by bubblewrap; what runs inside |
+| `sandbox`, `child`, `limits` | a process for that code; what runs inside; what it may use |
+| `backends` | what shuts it in: bubblewrap, Docker, or nothing |
 | `wire` | the channel between the two: calls, arrays and gradients as JSON and bytes |
 | `varied`, `prepare` | a lab's checks on inputs that follow from the instructor's secret; what may earn credit |
 | `examine` | the verdict on one exercise |
@@ -11,7 +12,8 @@
 | `feedback`, `tables`, `report`, `alike` | what students, gradebooks and instructors get |
 """
 
+from pixelpolicy.course.grading.backends import BACKENDS
 from pixelpolicy.course.grading.grade import Grades, Paper, grade, read_secret
-from pixelpolicy.course.grading.sandbox import Limits, unavailable
+from pixelpolicy.course.grading.limits import Limits
 
-__all__ = ["Grades", "Limits", "Paper", "grade", "read_secret", "unavailable"]
+__all__ = ["BACKENDS", "Grades", "Limits", "Paper", "grade", "read_secret"]

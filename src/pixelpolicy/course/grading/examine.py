@@ -25,8 +25,9 @@ from torch import Tensor
 
 from pixelpolicy.course.comparing import Mismatch, seeded
 from pixelpolicy.course.exercises import Property, mistake_in
+from pixelpolicy.course.grading.limits import Limits
 from pixelpolicy.course.grading.prepare import STREAMS, Prepared, prepared
-from pixelpolicy.course.grading.sandbox import STARTING, Answer, Limits, NotStarted, library_without
+from pixelpolicy.course.grading.sandbox import STARTING, Answer, NotStarted, library_without
 from pixelpolicy.course.grading.submissions import Piece, forbidden_in
 from pixelpolicy.course.grading.varied import derived
 from pixelpolicy.course.grading.visible import visible
@@ -66,7 +67,14 @@ class Verdict:
 
 
 def examine_piece(
-    piece: Piece, lab: int, id: str, secret: bytes, cache: Path, *, limits: Limits | None = None, unsafe: bool = False
+    piece: Piece,
+    lab: int,
+    id: str,
+    secret: bytes,
+    cache: Path,
+    *,
+    limits: Limits | None = None,
+    backend: str = "bubblewrap",
 ) -> Verdict:
     """Grade one exercise: `piece` is the student's code for it. Whatever the code does, a verdict comes back."""
     ready = prepared(lab, id, secret)
@@ -85,7 +93,7 @@ def examine_piece(
         return verdict
     library = library_without(tuple(exercise.forbidden), cache)
     box = Answer(piece.name, list(piece.code), list(piece.imports), library,
-                 blocked=tuple(exercise.forbidden), limits=limits, unsafe=unsafe)  # fmt: skip
+                 blocked=tuple(exercise.forbidden), limits=limits, backend=backend)  # fmt: skip
     try:
         with _alarm(box, STARTING + box.limits.seconds + _GRACE), box:
             if box.error is not None:

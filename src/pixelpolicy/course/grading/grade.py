@@ -19,8 +19,10 @@ from tqdm import tqdm
 from pixelpolicy.course.build import lab_notebook
 from pixelpolicy.course.exercises import exercises_of
 from pixelpolicy.course.files import course_root, write_json
+from pixelpolicy.course.grading.backends import backend_of
 from pixelpolicy.course.grading.examine import Verdict, examine_piece
-from pixelpolicy.course.grading.sandbox import Limits, unavailable, version
+from pixelpolicy.course.grading.limits import Limits
+from pixelpolicy.course.grading.sandbox import version
 from pixelpolicy.course.grading.submissions import Piece, Submission, find_submissions, piece_of, read_notebook
 from pixelpolicy.course.grading.visible import visible
 from pixelpolicy.course.parallel import in_parallel
@@ -90,7 +92,7 @@ def grade(
     secret: bytes,
     jobs: int = 2,
     limits: Limits | None = None,
-    unsafe: bool = False,
+    backend: str = "bubblewrap",
     dask: str | None = None,
     show: bool = True,
 ) -> Grades:
@@ -98,11 +100,12 @@ def grade(
 
     Each verdict is written to `out/verdicts/` as soon as it is there, but for those that the grader itself failed to
     make: a note tells of them, and the next run tries again. `dask` is the address of a cluster's scheduler;
-    without it, `jobs` processes of this machine do the work. Raises GradingError where there is nothing to grade or
-    submissions cannot be shut in; a notebook that cannot be graded gets a paper that says why.
+    without it, `jobs` processes of this machine do the work. `backend` is what shuts answers in. Raises GradingError
+    where there is nothing to grade or submissions cannot be shut in; a notebook that cannot be graded gets a paper that
+    says why.
     """
-    if not unsafe and dask is None and (why := unavailable()):
-        raise GradingError(f"submissions cannot be shut in: {why}. Nothing was run. --unsafe runs them all the same")
+    if dask is None:  # else it is the cluster's machines that must have it
+        backend_of(backend)
     limits = limits or Limits()
     found, notes = find_submissions(submissions, labs)
     root = course_root()
@@ -114,7 +117,7 @@ def grade(
     for submission in tqdm(found, desc="reading", unit="notebook", disable=not show):
         paper = _read(submission, sources[submission.lab], released[submission.lab], grades)
         for id, piece in paper[1].items():
-            key = _key(piece, submission.lab, id, secret, limits, unsafe)
+            key = _key(piece, submission.lab, id, secret, limits, backend)
             kept = _stored(out, key)
             if kept is not None:
                 paper[0].verdicts[id] = kept
@@ -123,7 +126,7 @@ def grade(
                 wanted[key].append((paper[0], id))
             else:
                 waiting[key], wanted[key] = (piece, submission.lab, id), [(paper[0], id)]
-    work = functools.partial(_work, secret=secret, cache=out.resolve() / "cache", limits=limits, unsafe=unsafe)
+    work = functools.partial(_work, secret=secret, cache=out.resolve() / "cache", limits=limits, backend=backend)
     with tqdm(total=len(waiting), desc="grading", unit="exercise", disable=not show) as bar:
         for key, said in _all(waiting, work, jobs, dask):
             if said["state"] == "ungraded":  # not kept: the next run tries again
@@ -206,7 +209,16 @@ def _stored(out: Path, key: str) -> Verdict | None:
         return None
 
 
-def _key(piece: Piece, lab: int, id: str, secret: bytes, limits: Limits, unsafe: bool) -> str:
-    """What a verdict follows from: code, exercise, course, limits, secret, and whether the code was shut in."""
-    parts = [piece.digest, piece.fault, piece.blank, lab, id, version(), json.dumps(dataclasses.asdict(limits)), unsafe]
+def _key(piece: Piece, lab: int, id: str, secret: bytes, limits: Limits, backend: str) -> str:
+    """What a verdict follows from: code, exercise, course, limits, secret, and how the code was shut in."""
+    parts = [
+        piece.digest,
+        piece.fault,
+        piece.blank,
+        lab,
+        id,
+        version(),
+        json.dumps(dataclasses.asdict(limits)),
+        backend,
+    ]
     return hmac.new(secret, "\0".join(map(str, parts)).encode(), hashlib.sha256).hexdigest()[:40]

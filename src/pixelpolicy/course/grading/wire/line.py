@@ -13,7 +13,10 @@ _LENGTHS = struct.Struct(">IQ")
 
 
 class Line:
-    """One end of a connected socket. `left` gives the seconds that remain, or raises ChannelError where none do."""
+    """One end of a connected socket, or of what sends and receives like one.
+
+    `left` gives the seconds that remain, or raises ChannelError where none do.
+    """
 
     def __init__(self, socket: Any, left: Callable[[], float] | None = None) -> None:
         self.socket, self.left = socket, left
