@@ -373,7 +373,7 @@ def grade(
     written = [*tables.write_tables(done, out, known), report.write_report(done, out)]
     feedback.write_feedback(done, out)
     for note in done.notes:
-        err.print(f"left out: {note}", style="yellow", markup=False, soft_wrap=True)
+        err.print(note, style="yellow", markup=False, soft_wrap=True)
     console = Console(highlight=False, soft_wrap=True)  # `out` is a folder here
     console.print(f"{len(done.students)} students, {len(done.papers)} notebooks: {done.run} exercises graded, "
                   f"{done.kept} taken over from before, {time.monotonic() - started:.0f} s.")  # fmt: skip

@@ -59,13 +59,67 @@ def test_students_and_labs_are_read_from_names(tmp_path):
     found, notes = find_submissions(tmp_path, [99, 12])
     assert {(s.student, s.lab) for s in found} == {("anna", 99), ("ben", 99), ("cleo", 99), ("dan", 12)}
     assert len(notes) == 1 and "eve/mine.ipynb" in notes[0]
+    found, notes = find_submissions(tmp_path, [99])
+    assert {s.student for s in found} == {"anna", "ben", "cleo", "eve"}, "of one lab alone, any name will do"
+    assert len(notes) == 1 and "dan/12-grpo.ipynb" in notes[0]
+
+
+def test_many_names_are_told_in_one_note(tmp_path):
+    for number in range(30):
+        written(tmp_path, f"s{number}/12-grpo.ipynb", notebook())
+    written(tmp_path, "anna/99-means.ipynb", notebook())
+    [note] = find_submissions(tmp_path, [99])[1]
+    assert "and 20 more" in note and len(note) < 500
+
+
+@pytest.mark.parametrize("given", ["", "submitted", "autograded"])
+def test_what_nbgrader_collected_is_taken_as_it_is(tmp_path, given):
+    written(tmp_path, "nbgrader_config.py", "")
+    written(tmp_path, "gradebook.db", "")
+    for place in ("source", "release"):
+        for lab in ("99-means", "12-grpo"):
+            written(tmp_path, f"{place}/{lab}/{lab}.ipynb", notebook())
+    for place in ("submitted", "autograded"):
+        for student, lab in (("anna", "99-means"), ("anna", "12-grpo"), ("ben", "99-means")):
+            own = f"{place}/{student}/{lab}"
+            written(tmp_path, f"{own}/{lab}.ipynb", notebook())
+            written(tmp_path, f"{own}/timestamp.txt", "2026-11-28 10:00:00 UTC")
+            for name in ("README.md", "assignment.json", f"feedback/{lab}.html", f".ipynb_checkpoints/{lab}.ipynb"):
+                written(tmp_path, f"{own}/{name}", "")
+        written(tmp_path, f"{place}/ben/99-means/scratch.ipynb", notebook())
+        written(tmp_path, f"{place}/anna/12-grpo/99-means.ipynb", notebook())
+        os.utime(tmp_path / f"{place}/anna/99-means/99-means.ipynb", (1, 1))
+    place = tmp_path / (given or "submitted")
+    both = {("anna", 99, "99-means"), ("anna", 12, "12-grpo"), ("ben", 99, "99-means")}
+    for labs in ([99, 12], [99], [12]):
+        found, notes = find_submissions(tmp_path / given, labs)
+        assert {(s.student, s.lab, s.path) for s in found if s.student != "ben" or s.lab != 12} == {
+            (student, lab, place / student / name / f"{name}.ipynb") for student, lab, name in both if lab in labs
+        }
+        assert not any("timestamp" in note or "source" in note or "feedback" in note for note in notes)
+        if 99 in labs:
+            assert any(note == "anna/12-grpo/99-means.ipynb is left out: anna/99-means/99-means.ipynb counts"
+                       for note in notes)  # fmt: skip
+
+
+def test_a_course_directory_without_submissions_is_said_to_be_one(tmp_path):
+    written(tmp_path, "nbgrader_config.py", "")
+    written(tmp_path, "source/99-means/99-means.ipynb", notebook())
+    with pytest.raises(GradingError, match="submitted, in which nbgrader keeps"):
+        find_submissions(tmp_path, [99])
+    (tmp_path / "elsewhere/anna").mkdir(parents=True)
+    written(tmp_path, "elsewhere/anna/99-means.ipynb", notebook())
+    (tmp_path / "submitted").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(GradingError, match="submitted, in which nbgrader keeps"):
+        find_submissions(tmp_path, [99])
 
 
 def test_of_two_notebooks_of_a_student_the_newest_counts(tmp_path):
     old, new = (written(tmp_path, f"anna/{name}/99-means.ipynb", notebook()) for name in "ba")
     os.utime(old, (1, 1))
     found, notes = find_submissions(tmp_path, [99])
-    assert [s.path for s in found] == [new] and "b/99-means.ipynb: a newer notebook" in notes[0]
+    assert [s.path for s in found] == [new]
+    assert notes == ["anna/b/99-means.ipynb is left out: anna/a/99-means.ipynb counts"]
 
 
 def test_links_are_not_followed_wherever_they_stand(tmp_path):

@@ -59,7 +59,7 @@ def write_report(grades: Grades, out: Path) -> Path:
     """`report/index.html` with its pictures; returns the page."""
     parts = ["<h1>Class report</h1>", f"<p>{len(grades.students)} students, {len(grades.papers)} notebooks.</p>"]
     if grades.notes:
-        parts += ["<p>Left out:</p>", _list(grades.notes)]
+        parts += ["<p>Left out, or not graded:</p>", _list(grades.notes)]
     for lab, source in grades.sources.items():
         papers = [paper for paper in grades.papers if paper.lab == lab]
         if not papers:

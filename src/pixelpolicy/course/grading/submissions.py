@@ -30,6 +30,7 @@ LARGEST = 20 << 20  # bytes of a notebook
 # cells of a notebook; signs of code in all of them; signs of code in one exercise with all that it needs
 MOST_CELLS, MOST_TEXT, MOST_CODE = 2000, 1_000_000, 200_000
 DEEPEST = 200  # of code: statements and terms inside each other
+SHOWN = 10  # names in a note
 
 
 @dataclass(frozen=True)
@@ -63,39 +64,51 @@ class Piece:
 def find_submissions(folder: Path, labs: list[int]) -> tuple[list[Submission], list[str]]:
     """All notebooks in a folder, `STUDENT/…/12-grpo.ipynb` or `STUDENT.ipynb`, and what was left out and why.
 
-    The lab is read from the name of the file (`12-grpo.ipynb`), or is the only one that is graded. Links are never
-    followed. Of several notebooks of one student and lab the newest counts. Raises GradingError where there is none.
+    nbgrader's `submitted/` and `autograded/` are such folders; of its course directory, `submitted/` is taken. The lab
+    is read from the name of the file (`12-grpo.ipynb`). Where one lab alone is graded, a notebook that names none
+    stands for it, unless its student has one that does. Links are never followed. Of several notebooks of one student
+    and lab, one in a folder of the lab's name counts before others, and then the newest. Raises GradingError where
+    there is none.
     """
     if not folder.is_dir():
         raise GradingError(f"{folder} is no folder: give the one that holds the class's notebooks")
-    found: dict[tuple[str, int], Submission] = {}
-    notes = []
+    if (folder / "nbgrader_config.py").is_file():  # its source/ and release/ are no students
+        folder = folder / "submitted"
+        if folder.is_symlink() or not folder.is_dir():
+            raise GradingError(f"there is no folder {folder}, in which nbgrader keeps what students hand in")
+    found: dict[tuple[str, int], list[tuple[bool, bool, float, Path]]] = {}
+    notes, others = [], []
     for path in sorted(folder.rglob("*.ipynb")):
         inside = path.relative_to(folder)
-        name = visible(str(inside))
         if any(part.startswith(".") for part in inside.parts):
             continue
         if any((folder / Path(*inside.parts[:n])).is_symlink() for n in range(1, len(inside.parts) + 1)):
-            notes.append(f"{name}: a link, which is not followed")
+            notes.append(f"{visible(str(inside))} is left out: a link, which is not followed")
             continue
         number = re.search(r"(?<!\d)(\d\d)-[a-z]", path.name)
         lab = int(number[1]) if number else labs[0] if len(labs) == 1 else 0
         if lab not in labs:
-            notes.append(f"{name}: its name tells no lab that is graded; a notebook is called as in 12-grpo.ipynb")
+            others.append(visible(str(inside)))
             continue
         student = inside.parts[0] if len(inside.parts) > 1 else re.sub(r"[_ -]*\d\d-[a-z0-9-]+$", "", path.stem)
-        student = student or path.stem
-        old = found.get((student, lab))
-        if old is not None:
-            older = min(old.path, path, key=lambda p: p.stat().st_mtime)
-            notes.append(
-                f"{visible(str(older.relative_to(folder)))}: a newer notebook of the same student and lab counts"
-            )
-            path = path if older == old.path else old.path
-        found[student, lab] = Submission(student, lab, path)
+        own = len(inside.parts) > 2 and path.parent.name == path.stem
+        candidate = bool(number), own, path.lstat().st_mtime, path
+        found.setdefault((student or path.stem, lab), []).append(candidate)
+    if others:
+        more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        notes.append(
+            f"left out, as their names tell no lab that is graded: {', '.join(others[:SHOWN])}{more}. A notebook is "
+            "called as in 12-grpo.ipynb"
+        )
     if not found:
         raise GradingError(f"there is no notebook of lab {', '.join(map(str, labs))} in {folder}: {'; '.join(notes)}")
-    return list(found.values()), notes
+    chosen = []
+    for (student, lab), candidates in found.items():
+        *rest, (*_, best) = sorted(candidates)
+        chosen.append(Submission(student, lab, best))
+        counts = visible(str(best.relative_to(folder)))
+        notes += [f"{visible(str(p.relative_to(folder)))} is left out: {counts} counts" for *_, p in rest]
+    return chosen, notes
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
