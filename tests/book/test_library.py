@@ -33,6 +33,9 @@ def test_code_in_a_docstring_is_set_as_code():
         "Does a thing.", "", "::", "", "    x = make(*parts)", "", "    y = x", "", "Then more.", "", "- a list",
         "  of one",
     ]  # fmt: skip
+    marked = ["Does a thing::", "", "    x = 1"]
+    code_stands_apart(None, "module", "m", None, None, marked)
+    assert marked == ["Does a thing::", "", "    x = 1"]
     plain = ["One line", "    that goes on."]
     code_stands_apart(None, "module", "m", None, None, plain)
     assert plain == ["One line", "    that goes on."]

@@ -64,6 +64,8 @@ def faults(text: str, folder: Path) -> list[str]:
         found.append("no code")
     if not CITED.search(text):
         found.append("no citation")
+    if text.count("\n## In the literature\n") != 1:
+        found.append("no section, In the literature")
     return found
 
 
@@ -128,7 +130,7 @@ A caption.
     + "word " * FEWEST
     + """
 
-## Part
+## In the literature
 
 {cite:p}`someone2020`
 
@@ -161,6 +163,7 @@ def test_the_chapter_that_the_faults_are_made_of_has_none(tmp_path):
         ("word " * 20, "", "words of prose"),
         ("word ", "word " * 2 * MOST, "words of prose"),
         ("{cite:p}`someone2020`", "", "no citation"),
+        ("## In the literature", "## What is known", "no section, In the literature"),
         ("A caption.\n```", "A caption. ```", "a fence that is not closed"),
         ("A caption.\n```", "A caption.", "a fence that is not closed"),
     ],

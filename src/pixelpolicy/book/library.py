@@ -45,7 +45,7 @@ def code_stands_apart(app: Any, what: str, name: str, thing: Any, options: Any, 
     for place in reversed(range(1, len(lines))):
         begins = lines[place].startswith("    ") and not lines[place - 1].strip()
         before = next((line for line in reversed(lines[:place]) if line.strip()), "")
-        if begins and not before.startswith(" "):
+        if begins and not before.startswith(" ") and not before.endswith("::"):
             lines[place:place] = ["::", ""]
 
 

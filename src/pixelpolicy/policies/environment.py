@@ -1,7 +1,7 @@
 """Denoising as a Gymnasium environment: to an agent, a generator is one more world to act in.
 
 Importing this module registers ``PixelPolicy/Denoising-v0``. Gymnasium looks for no plugins, but it imports a module
-that is named before a colon::
+that is named before a colon:
 
     gymnasium.make("pixelpolicy.policies.environment:PixelPolicy/Denoising-v0", reward=..., prompts=["a red circle"])
 """
