@@ -21,7 +21,7 @@
 # Gaussian action, and (for the curious) the rival's gradient. Then *your own functions* balance a pole and swing up a
 # pendulum, each in well under a minute. Chapter 04 is the text beside it.
 #
-# Seven exercises, about 90 minutes. Two of your functions come back: lab 09 and lab 12 import `clipped_surrogate`
+# Seven exercises, about 80 minutes. Two of your functions come back: lab 09 and lab 12 import `clipped_surrogate`
 # unchanged and put it to a text-to-image model.
 
 # %%

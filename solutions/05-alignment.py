@@ -22,7 +22,7 @@
 # a model of the answers, by the shortcut called **DPO**, and by **GRPO**. The worlds are so small that you can tell to
 # a percent how close each comes. At the end you ask for too much, and see what happens.
 #
-# Seven exercises, about 80 minutes. `dpo_loss` and `group_advantages` are what later labs import to train image
+# Seven exercises, about 75 minutes. `dpo_loss` and `group_advantages` are what later labs import to train image
 # models; `clipped_surrogate` is the very function of lab 04.
 
 # %%

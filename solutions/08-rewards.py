@@ -21,7 +21,7 @@
 # measured on clean data first. Then you play the optimiser: you drive three of them to the absurd, with a check
 # beside each that was not driven, and watch where the two part.
 #
-# Eight exercises, most of them a few lines, about 100 minutes. Chapter 08 is the text beside it.
+# Eight exercises, most of them a few lines, about 85 minutes. Chapter 08 is the text beside it.
 
 # %% [markdown]
 # With a CUDA card, the profile `gpu` lets every reward of this lab judge a real model's pictures in section 9:

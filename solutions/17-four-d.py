@@ -18,7 +18,7 @@
 # will mend it within minutes. Then you will write one more, for *smoothness*, a thing that everyone would wish for,
 # and watch it teach the body to glide on frozen legs: the **moonwalk**.
 #
-# You need chapter 17, and lab 13 or chapter 13 for the method, DiffusionNFT. Six exercises, about 55 minutes; the
+# You need chapter 17, and lab 13 or chapter 13 for the method, DiffusionNFT. Six exercises, about 50 minutes; the
 # trainings take a few minutes more. Leave whenever you like: your answers and points are kept.
 
 # %% [markdown]

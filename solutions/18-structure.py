@@ -18,7 +18,7 @@
 # by stroke, and PPO teaches it with the very functions that balance a pole. Then the generator of the earlier labs
 # stays as it is, and REINFORCE learns *how to run it*: where its four steps go, and how much each is guided.
 #
-# You need PPO (lab 04), REINFORCE (lab 03), samplers and guidance (lab 06), and chapter 18. Six exercises, about 65
+# You need PPO (lab 04), REINFORCE (lab 03), samplers and guidance (lab 06), and chapter 18. Six exercises, about 55
 # minutes; the training takes a few minutes more. Leave whenever you like: your answers and points are kept.
 
 # %% [markdown]

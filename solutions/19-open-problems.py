@@ -21,7 +21,7 @@
 # Then you build brakes, and see what each keeps. Three more open problems follow, each with a measurement: diversity,
 # credit, cost. At the end stands the **capstone**: a gold reward that you must not call, a proxy, and twenty questions.
 #
-# You need chapter 19, and labs 08 and 10. Seven exercises, about 75 minutes; the trainings take five minutes more.
+# You need chapter 19, and labs 08 and 10. Seven exercises, about 70 minutes; the trainings take five minutes more.
 
 # %% [markdown]
 # <details><summary>You have a CUDA card? The profile <code>gpu</code> lets the same functions of yours train a real

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,16 @@ print("cut")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "cut", done.stderr
+
+
+@pytest.mark.parametrize("path", sources(TESTS.parent), ids=lambda path: path.stem)
+def test_the_time_a_lab_asks_for_is_that_of_its_exercises(path):
+    """In the lab's opening and in the README's table: the same number, within five minutes of the exercises' sum."""
+    opening = re.search(r"exercises[^.]*?about (\d+)\s+(?:# )?minutes", path.read_text(encoding="utf-8"))
+    name = path.stem.replace("-", " ", 1)
+    row = re.search(rf"^\| {name} \|.*?\| (\d+) min \|", (TESTS.parent / "README.md").read_text("utf-8"), re.MULTILINE)
+    minutes = sum(task.minutes for task in read_source(path).tasks.values())
+    assert opening and row and opening[1] == row[1] and abs(int(row[1]) - minutes) <= 5
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=[path.stem for path in BENCHMARKS])
