@@ -14,13 +14,13 @@ IN_VENV := .venv/bin/python
 READY := .venv/ready-$(VERSION)
 # More words for pip where torch is installed, as in: make lab TORCH_FROM="--index-url ADDRESS"
 TORCH_FROM ?=
-# How tests are spread over cores: make test SPREAD="-n auto --maxprocesses 4 --dist loadgroup"
-SPREAD ?=
+# How tests are spread over cores; make test SPREAD= runs them one after the other
+SPREAD ?= -n auto --maxprocesses 4
 
 help:
 	@echo "make lab             make the environment if need be, and open the course in JupyterLab (LAB=12 picks a lab)"
 	@echo "make update          bring new versions of the labs into your copies, your answers kept (LAB=12 picks a lab; seconds)"
-	@echo "make test            make the environment if need be, and run every test (half an hour on two cores)"
+	@echo "make test            make the environment if need be, and run every test (20 minutes on two cores)"
 	@echo "make test-fast       the tests that take seconds (3 minutes at most)"
 	@echo "make run LAB=12      run a solved lab without a browser and sum up its results (some minutes)"
 	@echo "make check           lint, format, floors, labs against their sources, links, environment files (a minute)"
@@ -60,7 +60,7 @@ run: $(READY)
 	@$(IN_VENV) -m pixelpolicy run $(LAB)
 
 test: $(READY)
-	@echo "Running every test: half an hour on two cores."
+	@echo "Running every test: 20 minutes on two cores."
 	@$(IN_VENV) -m pytest $(SPREAD)
 
 test-fast: $(READY)

@@ -22,6 +22,18 @@ os.environ["PIXELPOLICY_RESULTS"] = str(Path(_SCRATCH.name) / "results")
 cut_network()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests are shared out one by one, but those of the book share what one process builds, and come first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BookTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "book" if nodeid.startswith("tests/book/") else nodeid
+
+    return BookTogether(config, log)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The folder of the course."""

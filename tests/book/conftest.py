@@ -38,13 +38,6 @@ print("a lab with a widget")
 """
 
 
-def pytest_collection_modifyitems(items):
-    """The tests of this folder share one built book, so one process runs them all."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("book"))
-
-
 @pytest.fixture(scope="session")
 def rare() -> str:
     return RARE
