@@ -10,7 +10,7 @@ import typer
 
 from pixelpolicy.book.instructors_page import NAME, attacks, guide
 from pixelpolicy.cli import app
-from pixelpolicy.course.grading.sandbox import Limits
+from pixelpolicy.course.grading.limits import Limits
 from pixelpolicy.course.results import read_benchmark
 from pixelpolicy.course.syllabi import COURSE, PLANS, SCHOOL, WORKSHOP, Session, labs_of, tasks_of
 from pixelpolicy.errors import BookError, LabError

@@ -68,8 +68,10 @@ def test_an_answer_over_two_pipes(tmp_path, monkeypatch):
         assert answer.function(large) == [2 * x for x in large]
 
 
-@pytest.mark.skipif(bool(docker.unavailable()), reason=f"nothing can be shut in: {docker.unavailable()}")
 def test_containers_of_a_grader_that_was_killed_are_ended(monkeypatch):
+    if why := docker.unavailable():
+        pytest.skip(f"nothing can be shut in: {why}")
+
     def listed():
         form = ["--format", "{{.Names}}", "--filter", "name=pixelpolicy-test"]
         return subprocess.run(["docker", "ps", "--all", *form], capture_output=True, text=True, check=True).stdout

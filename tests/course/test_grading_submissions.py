@@ -1,5 +1,6 @@
 """Notebooks that anybody may have written: what is read of them, what is refused, and that none stops the rest."""
 
+import ast
 import json
 import os
 import pickle
@@ -223,6 +224,17 @@ def test_only_what_the_function_needs_is_taken(piece):
     cut = piece(text, helper, side, magic)
     assert cut.code == (helper, "LIMIT = helper(2)", f"{RIGHT} * LIMIT")
     assert not any(cut.imports) and not cut.fault
+
+
+def test_what_changes_a_value_comes_with_it_and_in_its_place(piece):
+    """A table filled line by line, a counter on a function: neither is the thing itself."""
+    above = ["table = {}\ntable['a'] = 1", "seen = 0\nseen += 1\nother = []\nother[0] = 2"]
+    text = RIGHT.replace("return", "seen, table\n    return", 1) + "\ncentred.calls = 0"
+    assert piece(text, *above).code == (
+        "table = {}", "table['a'] = 1", "seen = 0", "seen += 1", *ast.unparse(ast.parse(text)).rsplit("\n", 1)
+    )  # fmt: skip
+    again = piece(RIGHT.replace("return", "table\n    return", 1), *above, "table = {'b': 1}")
+    assert again.code[0] == "table = {'b': 1}" and len(again.code) == 2
 
 
 def test_an_earlier_exercise_is_the_courses_own(piece):

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pixelpolicy.course.grading.sandbox import Limits
+from pixelpolicy.course.grading.limits import Limits
 from pixelpolicy.course.instructions import table as exercises_table
 from pixelpolicy.course.results import read_benchmark
 from pixelpolicy.course.source import Source

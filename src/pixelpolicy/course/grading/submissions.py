@@ -257,27 +257,44 @@ def _names(node: ast.stmt) -> set[str]:
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return {part.id for t in targets for part in ast.walk(t) if isinstance(part, ast.Name)}
+    if isinstance(node, ast.AugAssign):
+        return set()
+    return {part.id for part in _targets(node) if isinstance(part.ctx, ast.Store)}
+
+
+def _changes(node: ast.stmt) -> set[str]:
+    """The names whose values a statement at the top changes: `table["a"] = 1`, `f.count = 0`, `total += 1`."""
+    written = {part.id for part in _targets(node) if isinstance(part.ctx, ast.Load) or isinstance(node, ast.AugAssign)}
+    return written - _names(node)
+
+
+def _targets(node: ast.stmt) -> list[ast.Name]:
+    """The names on the left of an assignment, those within an index among them."""
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    targets = [node.target] if isinstance(node, ast.AnnAssign | ast.AugAssign) else targets
+    return [part for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
 
 
 def _needed(name: str, above: list[ast.stmt], own: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements that `name` needs, in order: of several that bring a name in, the last; functions' own texts."""
-    every = above + [node for node in own if _names(node)]
+    """The statements that `name` needs, in order: of those that bring a name in the last, and what changes it."""
+    every = above + [node for node in own if _names(node) or _changes(node)]
     latest: dict[str, int] = {}
+    changes: dict[str, list[int]] = {}
     for number, node in enumerate(every):
         for found in _names(node):
-            latest[found] = number
+            latest[found], changes[found] = number, []
+        for found in _changes(node):
+            changes.setdefault(found, []).append(number)
     if name not in latest or latest[name] < len(above):
         return []
     kept: set[int] = set()
     waiting = [name]
     while waiting:
-        number = latest.get(waiting.pop())
-        if number is None or number in kept:
-            continue
-        kept.add(number)
-        waiting += _looked_up(every[number])
+        found = waiting.pop()
+        for number in [latest[found], *changes[found]] if found in latest else []:
+            if number not in kept:
+                kept.add(number)
+                waiting += _looked_up(every[number])
     return [every[number] for number in sorted(kept)]
 
 
