@@ -1,3 +1,3 @@
 """Reinforcement learning for visual generative models: a generator is a policy."""
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
