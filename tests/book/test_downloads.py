@@ -1,9 +1,12 @@
 """PDF, EPUB and zip, on books of a few pages."""
 
 import hashlib
+import posixpath
+import shutil
 import subprocess
 import sys
 import zipfile
+from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 import pytest
@@ -14,6 +17,8 @@ from pixelpolicy.book import downloads, epub, pdf
 from pixelpolicy.book.browser import chromium, served
 from pixelpolicy.errors import BookError
 
+HTML, OPF = "{http://www.w3.org/1999/xhtml}", "{http://www.idpf.org/2007/opf}"
+ACTIVE = ("script", "form", "button", "input", "select")
 MATH = '<span class="math notranslate nohighlight">\\({}\\)</span>'
 
 
@@ -46,14 +51,34 @@ def test_a_page_without_scripts_keeps_its_words():
 
 
 def test_what_is_no_xml_becomes_it():
-    fine = page("<p>one<br/>two</p>")
-    assert epub.well_formed("a", fine) == fine
     loose = page('<p>one<br>two&nbsp;&amp; <img src="a.png" alt="x" hidden><svg viewBox="0 0 1 1"><clipPath/></svg>')
-    mended = epub.well_formed("a", loose)
+    mended = epub.well_formed("a", epub.sound(loose))
     assert ElementTree.fromstring(mended) is not None
     assert "two\xa0&amp;" in mended and 'viewBox="0 0 1 1"' in mended and "<clipPath>" in mended
     with pytest.raises(BookError, match="a.xhtml of the EPUB is no XML"):
-        epub.well_formed("a.xhtml", page("x").replace("<head>", "<head><meta>"))
+        epub.well_formed("a.xhtml", epub.sound(page('<svg xlink:href="#a"></svg>')))
+
+
+def test_figures_and_folds_are_what_epub_allows():
+    fold = '<details><summary><p class="collapsed">Show</p><p class="expanded">Hide</p></summary>x</details>'
+    drawn = '<svg role="group"><a href="b.xhtml" aria-label="To b"><text>2</text></a><a href="#x">x <b>y</b></a></svg>'
+    text = epub.well_formed("a", epub.sound(page(f"<p id='x'>x</p>{fold}{drawn}")))
+    assert '<summary><span class="collapsed">Show</span></summary>' in text
+    assert '<svg role="document" xmlns="http://www.w3.org/2000/svg"><a ' in text
+    assert "<title>To b</title>" in text and "<title>x y</title>" in text
+
+
+def test_links_and_styles_that_lead_nowhere_go_and_words_stay():
+    tree = epub.sound(
+        '<link rel="stylesheet" href="../a.css"/><link rel="stylesheet" href="gone.css"/>'
+        '<a href="#here">1</a><a href="#gone">2</a><a href="b%20c.xhtml#there">3</a><a href="b%20c.xhtml#gone">4</a>'
+        '<a href="gone.xhtml">5</a><a href="https://example.org/#z">6</a><a href="../a.css">7</a>'
+    )
+    files = {"a.css": b"", "one/a.xhtml": b"", "one/b c.xhtml": b""}
+    epub.only_what_is_there(tree, "one/a.xhtml", files, {"one/a.xhtml": {"here"}, "one/b c.xhtml": {"there"}})
+    assert [style["href"] for style in tree.find_all("link")] == ["../a.css"]
+    assert [link.text for link in tree.find_all("a")] == ["1", "3", "6", "7"]
+    assert tree.text == "1234567"
 
 
 def test_letters_of_old_alphabets():
@@ -92,6 +117,64 @@ def test_without_a_book_nothing_is_made_and_the_old_files_stay(tmp_path):
     with pytest.raises(BookError, match="make book"):
         downloads.make_downloads(tmp_path, tmp_path / "files")
     assert (tmp_path / "files" / "old.pdf").exists()
+
+
+def faults(path) -> list[str]:
+    """What EPUB forbids, looked for without its checker: XML, figures, folds, styles, addresses, the manifest."""
+    found = []
+    with zipfile.ZipFile(path) as book:
+        files = {name: book.read(name) for name in book.namelist()}
+    pages = {name: ElementTree.fromstring(data) for name, data in files.items() if name.endswith(".xhtml")}
+    places = {name: {node.get("id") for node in tree.iter()} for name, tree in pages.items()}
+    for name, tree in pages.items():
+        tags = [node.tag for node in tree.iter()]
+        found += [f"{name}: svg or math of no namespace"] * (f"{HTML}svg" in tags or f"{HTML}math" in tags)
+        found += [f"{name}: a script, form or button"] * bool({f"{HTML}{tag}" for tag in ACTIVE} & set(tags))
+        found += [f"{name}: a paragraph in a summary"] * (tree.find(f".//{HTML}summary//{HTML}p") is not None)
+        found += [f"{name}: an id twice"] * (
+            len(ids := [n.get("id") for n in tree.iter() if n.get("id")]) > len({*ids})
+        )
+        for node in tree.iter():
+            for address in filter(None, (node.get("href"), node.get("src"))):
+                there = urlsplit(address)
+                file = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(there.path)))
+                file = file if there.path else name
+                if there.scheme in ("http", "https", "mailto", "data"):
+                    continue
+                if file not in files or (there.fragment and there.fragment not in places.get(file, ())):
+                    found.append(f"{name}: nothing at {address}")
+    package = ElementTree.fromstring(files["content.opf"])
+    items = {unquote(item.get("href")): item.get("properties") or "" for item in package.iter(f"{OPF}item")}
+    for name, tree in pages.items():
+        for kind, space in (("svg", epub.SVG), ("mathml", "http://www.w3.org/1998/Math/MathML")):
+            there = any(node.tag.startswith(f"{{{space}}}") for node in tree.iter())
+            found += [f"{name}: the manifest is wrong on {kind}"] * (there != (kind in items.get(name, "").split()))
+    kept = {name for name in files if not name.startswith("META-INF/")} - {"mimetype", "content.opf"}
+    return found + [f"{name} in the manifest or the book alone" for name in sorted(kept ^ set(items))]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+class TestTheWholeBook:
+    @pytest.fixture(scope="class")
+    def book(self, built, tmp_path_factory):
+        need("chromium", "chromium-browser", "google-chrome")
+        path = tmp_path_factory.mktemp("epub") / "book.epub"
+        downloads.make_epub(built.html.parent / "src", path.parent, path)
+        return path
+
+    def test_the_epub_has_none_of_the_faults_that_were_mended(self, book):
+        assert faults(book) == []
+
+    def test_epubcheck_is_content(self, book):
+        if not (program := shutil.which("epubcheck")):
+            pytest.skip("epubcheck is not installed")
+        command = ["java", "-jar", program] if zipfile.is_zipfile(program) else [program]
+        done = subprocess.run([*command, book], capture_output=True, text=True)
+        said = [
+            line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("ERROR", "FATAL", "WARN"))
+        ]
+        assert said == [] and done.returncode == 0
 
 
 @pytest.mark.slow

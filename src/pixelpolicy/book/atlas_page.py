@@ -65,7 +65,9 @@ def _row(entry: Entry, chapters: list[str], labs: dict[str, str]) -> str:
     by = [entry.authors] if entry.authors_checked else ["authors unverified"]
     by += [entry.venue] if entry.venue_checked else ["venue unverified"] * bool(entry.venue)
     seen = "".join(
-        f' <span class="atlas-unverified">{escape(text)}</span>' if "unverified" in text else f" {escape(text)}."
+        f' <span class="atlas-unverified">{escape(text)}</span>'
+        if "unverified" in text
+        else f" {escape(text).rstrip('.')}."
         for text in by
     )
     link = entry.arxiv and f"arXiv {entry.arxiv}" or entry.doi and f"doi {entry.doi}" or entry.address and "page"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 import zipfile
@@ -34,11 +35,17 @@ EPUB = {
     "html_domain_indices": False, "suppress_warnings": ["epub.unknown_project_files"],
     "html_css_files": ["epub.css"],
 }  # fmt: skip
+# Styles of the site's own figures and tables that an EPUB needs too, and the theme's colours in them by day.
+EPUB_STYLES = ("front/map.css", "atlas/atlas.css")
+DAY = {"background": "#ffffff", "border": "#d1d5da", "link": "#0a7d91", "surface": "#f3f4f5", "text-base": "#222832",
+       "text-muted": "#48566b"}  # fmt: skip
 EPUB_LOOK = """
 img, svg { max-width: 100%; height: auto; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.8em; }
 table { border-collapse: collapse; } td, th { border: 1px solid #888; padding: 0.2em 0.4em; text-align: left; }
-figcaption { font-size: 0.9em; } .eqno { float: right; }
+figcaption { font-size: 0.9em; } .eqno { float: right; } .sig-line { display: block; margin-left: 2em; }
+summary { font-weight: bold; } div.admonition { border-left: 3px solid #888; padding-left: 0.8em; }
+.admonition-title { font-weight: bold; } .cell_output { margin-left: 0.8em; }
 """
 
 
@@ -74,13 +81,20 @@ def make_epub(source: Path, scratch: Path, path: Path) -> int:
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("assets"))
     if (source / "assets" / "labs").is_dir():
         shutil.copytree(source / "assets" / "labs", copy / "assets" / "labs")
-    (copy / "assets").mkdir(exist_ok=True)
+    for style in EPUB_STYLES:
+        (copy / "assets" / style).parent.mkdir(parents=True, exist_ok=True)
+        (copy / "assets" / style).write_text(_by_day((source / "assets" / style).read_text("utf-8")), "utf-8")
+    (copy / "_static" / "book.css").unlink(missing_ok=True)  # for the site's theme alone
     (copy / "assets" / "epub.css").write_text(EPUB_LOOK, encoding="utf-8")
     settings = yaml.safe_load((copy / "_config.yml").read_text(encoding="utf-8"))
     settings["sphinx"]["config"] |= EPUB | {"version": __version__, "release": __version__}
     (copy / "_config.yml").write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
     jupyter_book(copy, scratch / "made", "--builder", "custom", "--custom-builder", "epub")
     return make_readable(scratch / "made" / "_build" / "epub" / "book.epub", path, source / "assets" / MATHJAX)
+
+
+def _by_day(style: str) -> str:
+    return re.sub(r"var\(--pst-color-([\w-]+)\)", lambda found: DAY[found[1]], style)
 
 
 def zip_site(html: Path, path: Path, stem: str) -> None:

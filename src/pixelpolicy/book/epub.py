@@ -5,12 +5,16 @@ Formulas are set as MathML, which EPUB 3 asks of every reader, by the same MathJ
 
 from __future__ import annotations
 
+import posixpath
 import re
 import unicodedata
 import zipfile
 from html import unescape
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
+
+from bs4 import BeautifulSoup
 
 from pixelpolicy.book.browser import chromium
 from pixelpolicy.errors import BookError
@@ -24,9 +28,11 @@ FORMULA = re.compile(
 # Alphabets that old MathML names by an attribute and new engines know as letters of their own.
 ALPHABETS = {"script": "SCRIPT", "double-struck": "DOUBLE-STRUCK", "fraktur": "FRAKTUR", "bold": "BOLD"}
 ALPHABETS |= {"bold-italic": "BOLD ITALIC", "sans-serif": "SANS-SERIF", "monospace": "MONOSPACE"}
-# What HTML writes in small letters and SVG does not.
-SVG = ("viewBox", "preserveAspectRatio", "textLength", "lengthAdjust", "markerWidth", "markerHeight", "clipPath",
-       "linearGradient", "radialGradient", "gradientUnits", "gradientTransform", "refX", "refY")  # fmt: skip
+SVG = "http://www.w3.org/2000/svg"
+# What a parser of HTML writes in small letters and SVG does not.
+SVG_NAMES = ("viewBox", "preserveAspectRatio", "textLength", "lengthAdjust", "markerWidth", "markerHeight", "clipPath",
+             "linearGradient", "radialGradient", "gradientUnits", "gradientTransform", "refX", "refY")  # fmt: skip
+SVG_NAME = {name.lower(): name for name in SVG_NAMES}
 WIDGET = '<p class="widget-elsewhere"><em>Here the book’s site has a widget, which needs scripts.</em></p>'
 WHEN = (2026, 1, 1, 0, 0, 0)
 
@@ -41,8 +47,11 @@ def make_readable(made: Path, path: Path, mathjax: Path) -> int:
     pages = {name: plain(data.decode()) for name, data in files.items() if name.endswith(".xhtml")}
     wanted = sorted({formula for text in pages.values() for formula in formulas(text)})
     known = dict(zip(wanted, mathml(wanted, mathjax), strict=True))
-    for name, text in pages.items():
-        pages[name] = well_formed(name, FORMULA.sub(lambda found: _set(found, known), text))
+    trees = {name: sound(FORMULA.sub(lambda found: _set(found, known), text)) for name, text in pages.items()}
+    places = {name: {tag["id"] for tag in tree.find_all(id=True)} for name, tree in trees.items()}
+    for name, tree in trees.items():
+        only_what_is_there(tree, name, files, places)
+        pages[name] = well_formed(name, tree)
         files[name] = pages[name].encode()
     if "content.opf" in files:
         files["content.opf"] = declared(files["content.opf"].decode(), pages).encode()
@@ -59,7 +68,7 @@ def plain(text: str) -> str:
     """A page without scripts and what only they use; a widget becomes a line that says where it lives."""
     text = re.sub(r"<script[^>]*widget-view\+json[^>]*>.*?</script>", WIDGET, text, flags=re.S)
     text = re.sub(r"<script\b[^>]*/>|<script\b.*?</script>", "", text, flags=re.S)
-    text = re.sub(r"<button\b.*?</button>", "", text, flags=re.S)
+    text = re.sub(r"<(button|form)\b.*?</\1>", "", text, flags=re.S)
     text = re.sub(r'<a class="headerlink".*?</a>', "", text, flags=re.S)
     # what the book's own generators write is for the site
     return re.sub(r'(<a\b[^>]*\bhref="(?![a-z]+:)[^"#]*)\.html(?=[#"])', r"\1.xhtml", text)
@@ -126,28 +135,57 @@ def _set(found: re.Match, known: dict[tuple[bool, str], str]) -> str:
     return f"<{found['tag']} {found['attributes']}>{found['number'] or ''}{known[_formula(found)]}</{found['tag']}>"
 
 
-def well_formed(name: str, text: str) -> str:
-    """A page as XML: as it is where it is XML, else mended. Raises BookError where it cannot be."""
-    if not _fault(text):
-        return text
-    from bs4 import BeautifulSoup
+def sound(text: str) -> BeautifulSoup:
+    """A page as a tree of what EPUB allows: the title of a fold is one line, and SVG is what it says it is."""
+    tree = BeautifulSoup(text, "html.parser")
+    for title in tree.select("summary > p.expanded"):
+        title.decompose()  # an open fold's title; a style hid one of the two
+    for title in tree.select("summary > p"):
+        title.name = "span"
+    for figure in tree.find_all("svg"):
+        figure["xmlns"] = SVG
+        if figure.get("role") == "group":
+            figure["role"] = "document"  # EPUB's schema of SVG knows no groups
+        for tag in (figure, *figure.find_all(True)):
+            tag.name = SVG_NAME.get(tag.name, tag.name)
+            tag.attrs = {SVG_NAME.get(name, name): value for name, value in tag.attrs.items()}
+        for link in figure.find_all("a"):
+            title = tree.new_tag("title")
+            title.string = link.get("aria-label") or link.get_text(" ", strip=True)
+            link.insert(0, title)
+    return tree
 
-    head, body, rest = re.fullmatch(r"(.*?<body[^>]*>)(.*)(</body>.*)", text, re.S).groups()
-    mended = BeautifulSoup(body, "html.parser").decode(formatter="minimal")
-    for word in SVG:
-        mended = re.sub(rf"(?<=[\s<])({word.lower()})(?==)|(?<=[</]){word.lower()}\b", word, mended)
-    mended = head + mended + rest
-    if fault := _fault(mended):
-        raise BookError(f"{name} of the EPUB is no XML: {fault}")
-    return mended
+
+def only_what_is_there(tree: BeautifulSoup, name: str, files: dict[str, bytes], places: dict[str, set[str]]) -> None:
+    """Take from the page `name` the styles that `files` has not, and the links to places that no page has, their words
+    kept: scripts of the site answer some, as `#family=grpo` in the atlas. `places` are the ids of each page."""
+    for style in tree.select('link[rel="stylesheet"]'):
+        if _target(name, style["href"])[0] not in files:
+            style.decompose()
+    for link in tree.select("a[href]"):
+        if not urlsplit(link["href"]).scheme and not _is_there(*_target(name, link["href"]), files, places):
+            link.unwrap()
 
 
-def _fault(text: str) -> str:
+def _target(page: str, address: str) -> tuple[str, str]:
+    """The file that a relative address on a page leads to, and the place in it."""
+    found = urlsplit(address)
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(found.path))) if found.path else page
+    return path, unquote(found.fragment)
+
+
+def _is_there(file: str, place: str, files: dict[str, bytes], places: dict[str, set[str]]) -> bool:
+    return file in files and (not place or file not in places or place in places[file])
+
+
+def well_formed(name: str, tree: BeautifulSoup) -> str:
+    """A page as XML. Raises BookError where it is none."""
+    text = tree.decode(formatter="minimal")
     try:
         ElementTree.fromstring(text)
     except ElementTree.ParseError as fault:
-        return str(fault)
-    return ""
+        raise BookError(f"{name} of the EPUB is no XML: {fault}") from fault
+    return text
 
 
 def declared(manifest: str, pages: dict[str, str]) -> str:

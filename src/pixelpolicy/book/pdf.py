@@ -193,6 +193,7 @@ class _Joined:
         stamps = PdfReader(io.BytesIO(numbers)).pages
         for sheet, stamp in zip(self.writer.pages, stamps, strict=True):
             sheet.merge_page(stamp)
+            sheet.compress_content_streams()  # merging leaves them as plain text
         for number, box, target in self.links:
             if isinstance(target, str) and not target.startswith(self.address):
                 self.writer.add_annotation(number, Link(rect=list(box), url=target, border=[0, 0, 0]))
