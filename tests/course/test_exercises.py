@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelpolicy.course.checking import exercise_of
+from pixelpolicy.course.checking import exercise_of, seeded
 from pixelpolicy.course.exercises import mistake_in
 from pixelpolicy.course.proof import trials, wrong_answers
 from pixelpolicy.course.source import read_source, sources
@@ -27,6 +27,7 @@ LABS = [(path, TESTS / "mutants") for path in sources(TESTS.parent)]
 LABS += [(path, FIXTURES / "mutants") for path in sources(FIXTURES)]
 EXERCISES = [(path, mutants, id) for path, mutants in LABS for id in read_source(path, checks=False).tasks]
 LEAST_MUTANTS = 4
+MOST_CALLS = 250  # of an answer by its check; a grader makes them twice, each a way to another process and back
 
 
 def mutants_of(folder, id):
@@ -67,6 +68,14 @@ class TestExercise:
     def test_is_quick(self, path, folder, id):
         slow = {name: t.seconds for name, t in tried(path, folder, id)[1].items() if t.seconds > 2}
         assert not slow
+
+    def test_asks_an_answer_a_few_hundred_times_at_most(self, path, folder, id):
+        exercise = exercise_of(id)
+        answer, calls = exercise.answer(), []
+        for property in exercise.properties:
+            with seeded():
+                property.function(lambda *args, **kwargs: calls.append(0) or answer(*args, **kwargs))
+        assert len(calls) <= MOST_CALLS
 
     def test_known_mistakes_are_told_apart(self, path, folder, id):
         exercise = exercise_of(id)

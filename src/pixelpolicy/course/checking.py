@@ -35,12 +35,15 @@ from pixelpolicy.course import progress
 from pixelpolicy.course.comparing import Mismatch, raises, same, same_gradient, seeded, show
 from pixelpolicy.course.exercises import Exercise, Mistake, Property, exercise_of, exercises_of, mistake_in
 from pixelpolicy.course.forbidden import handed_out, offence, watched
+from pixelpolicy.course.lending import Lender
 from pixelpolicy.errors import LabError, PixelPolicyError
 
 __all__ = [
     "CheckFailed", "Exercise", "Mismatch", "Mistake", "Property", "Result", "catch_up", "check", "examine",
     "exercise_of", "exercises_of", "raises", "same", "same_gradient", "seeded",
 ]  # fmt: skip
+
+_IN_PLACE = "Write into a new tensor, or into a copy: whoever calls your function goes on with what it handed over."
 
 
 class CheckFailed(PixelPolicyError, AssertionError):
@@ -112,42 +115,64 @@ def examine(exercise: Exercise, function: Callable) -> Result:
             f"{title}: this is not your own answer: {how}.\nWrite it without the library's. If it will not yield, "
             "the catch-up cell below takes the course's answer.",
         )
-    log: dict[str, Any] = {}
-    student = watched(function, exercise.forbidden, log)
-    lines, held, hint = [], 0, ""
+    lines, held, hint, in_place = [], 0, "", False
     for property in exercise.properties:
-        log.clear()
-        try:
-            with seeded():
-                property.function(student)
-        except NotImplementedError:
-            return Result(exercise, 0.0, f"{title} is not written yet: fill in the cell above and run it.", blank=True)
-        except Exception as error:
-            first = held == len(lines)  # one failure in full says enough: the others often follow from it
-            lines.append(f"✗ {property.name}")
-            hint = hint or property.hint
-            if first:
-                lines += ["    " + line for line in _explained(error, function, log)]
-        else:
+        log: dict[str, Any] = {}
+        error, lender = _tried(property, exercise, function, log)
+        if error is None:
             held += 1
             lines.append(f"✓ {property.name}")
+            continue
+        if isinstance(error, NotImplementedError):
+            return Result(exercise, 0.0, f"{title} is not written yet: fill in the cell above and run it.", blank=True)
+        first = held == len(lines)  # one failure in full says enough: the others often follow from it
+        lines.append(f"✗ {property.name}")
+        hint, in_place = hint or property.hint, in_place or lender.through
+        if first:
+            lines += ["    " + line for line in _explained(error, function, log, lender)]
     count = len(exercise.properties)
     if held == count:
         points = f"{exercise.points:g} of {exercise.points:g} points"
         return Result(exercise, 1.0, "\n".join([*lines, f"{title}: all {count} properties hold, {points}."]))
-    mistake = mistake_in(exercise, function)
-    hint = mistake.hint if mistake else hint
+    mistake = mistake_in(exercise, watched(function, (), {}, Lender(exercise.changes)))
+    hint = mistake.hint if mistake else hint or (_IN_PLACE if in_place else "")
     ending = [f"Hint: {hint}"] if hint else []
     return Result(exercise, held / count, "\n".join([f"{title}: {held} of {count} properties hold.", *lines, *ending]))
 
 
-def _explained(error: Exception, function: Callable, log: dict[str, Any]) -> list[str]:
+def _tried(
+    property: Property, exercise: Exercise, function: Callable, log: dict[str, Any]
+) -> tuple[Exception | None, Lender]:
+    """What a property raised, None where it holds.
+
+    What the answer writes into its inputs is first kept from the check, so that nothing expected can be altered; where
+    it wrote and the property held, the property must hold once more with the writing seen. The grader does the same.
+    """
+    for through in (False, True):
+        lender = Lender(exercise.changes, through=through)
+        try:
+            with seeded():
+                property.function(watched(function, exercise.forbidden, log, lender))
+        except Exception as error:
+            return error, lender
+        finally:
+            lender.put_back()
+        if not lender.wrote:
+            break
+    return None, lender
+
+
+def _explained(error: Exception, function: Callable, log: dict[str, Any], lender: Lender) -> list[str]:
     """What was given, what came out and what was expected, line by line."""
     lines = _given(function, log)
+    wrote = _wrote(function, log, lender)
+    if lender.through:  # what is expected may have been worked out of inputs that the answer has changed
+        return [*lines, f"what comes out is right by itself, but your function changes what it was given: {wrote}"]
+    also = [f"it also changed what it was given: {wrote}"] if wrote else []
     if isinstance(error, Mismatch | AssertionError) and error is not log.get("error"):
-        return lines + (str(error) or "it does not hold").splitlines()
+        return [*lines, *(str(error) or "it does not hold").splitlines(), *also]
     if error is not log.get("error"):
-        return [*lines, f"what your function returned could not be used: {type(error).__name__}: {error}"]
+        return [*lines, f"what your function returned could not be used: {type(error).__name__}: {error}", *also]
     where = ""
     code = getattr(inspect.unwrap(function), "__code__", None)
     for frame in traceback.extract_tb(error.__traceback__):
@@ -156,18 +181,28 @@ def _explained(error: Exception, function: Callable, log: dict[str, Any]) -> lis
     message = str(error)
     if isinstance(error, ImportError) and "None in sys.modules" in message:
         message = "this module holds the library's own answer and may not be imported here"
-    return [*lines, f"your function raised {type(error).__name__}: {message}{where}"]
+    return [*lines, f"your function raised {type(error).__name__}: {message}{where}", *also]
+
+
+def _wrote(function: Callable, log: dict[str, Any], lender: Lender) -> str:
+    """The names of the arguments that an answer has changed."""
+    names = list(_named(function, log))
+    found = [names[place] if isinstance(place, int) and place < len(names) else str(place) for place in lender.wrote]
+    return ", ".join(dict.fromkeys(found))
 
 
 def _given(function: Callable, log: dict[str, Any]) -> list[str]:
     """The arguments of the last call, by name."""
+    return [f"given     {name} = {show(value)}" for name, value in _named(function, log).items()]
+
+
+def _named(function: Callable, log: dict[str, Any]) -> dict[str, Any]:
     if "args" not in log:
-        return []
+        return {}
     try:
-        names = dict(inspect.signature(function).bind(*log["args"], **log["kwargs"]).arguments)
+        return dict(inspect.signature(function).bind(*log["args"], **log["kwargs"]).arguments)
     except (TypeError, ValueError):
-        names = {f"argument {i}": value for i, value in enumerate(log["args"])} | log["kwargs"]
-    return [f"given     {name} = {show(value)}" for name, value in names.items()]
+        return {f"argument {i}": value for i, value in enumerate(log["args"])} | log["kwargs"]
 
 
 def _identity(function: Any) -> int:

@@ -45,7 +45,8 @@ class Exercise:
 
     `reference` is the course's own answer: `"pixelpolicy.rl:group_advantages"`, or a callable where the library's
     signature differs. `forbidden` names modules or objects by dotted path that a submission may not use. `probes`
-    makes fresh arguments, a tuple for each call, on which known mistakes are told apart.
+    makes fresh arguments, a tuple for each call, on which known mistakes are told apart. `changes` are the places of
+    arguments that the answer is to change; whatever it writes into others is kept from the check.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Exercise:
     forbidden: Sequence[str] = ()
     mistakes: Sequence[Mistake] = ()
     probes: Callable[[], list[tuple]] = field(default=list)
+    changes: Sequence[int] = ()
 
     def answer(self) -> Callable:
         """The course's own answer."""

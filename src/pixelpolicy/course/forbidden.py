@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from pixelpolicy.course.lending import Lender, copied
 
 # what catch_up has given out, by identity: an exercise may build on the answers of those before it
 handed_out: dict[int, str] = {}
@@ -39,8 +39,8 @@ def offence(function: Any, forbidden: Sequence[str], *, exercise: str, answer: A
     return None
 
 
-def watched(function: Callable, forbidden: Sequence[str], log: dict[str, Any]) -> Callable:
-    """`function`, which cannot import what is forbidden, its last call and error kept in `log`.
+def watched(function: Callable, forbidden: Sequence[str], log: dict[str, Any], lender: Lender) -> Callable:
+    """`function`, which cannot import what is forbidden, its inputs lent, its last call and error kept in `log`.
 
     Inside a call, importing a forbidden module raises ImportError. The arguments are kept as they were before it.
     """
@@ -49,10 +49,10 @@ def watched(function: Callable, forbidden: Sequence[str], log: dict[str, Any]) -
 
     @functools.wraps(function, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
-        log.update(args=[_kept(x) for x in args], kwargs={k: _kept(x) for k, x in kwargs.items()}, error=None)
+        log.update(args=copied(args), kwargs=copied(kwargs), error=None)
         sys.modules.update(nothing)
         try:
-            return function(*args, **kwargs)
+            return lender(function, args, kwargs)
         except Exception as error:
             log["error"] = error
             raise
@@ -60,10 +60,6 @@ def watched(function: Callable, forbidden: Sequence[str], log: dict[str, Any]) -
             sys.modules.update(hidden)
 
     return call
-
-
-def _kept(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def _resolve(name: str) -> Any:

@@ -27,7 +27,7 @@ import torch
 import yaml
 from tqdm.auto import tqdm
 
-from pixelpolicy.course import comparing
+from pixelpolicy.course import comparing, lending
 from pixelpolicy.course.checking import exercise_of
 from pixelpolicy.course.comparing import seeded
 from pixelpolicy.course.exercises import Exercise
@@ -180,10 +180,11 @@ def _key(root: Path, source: Source, task: Task) -> dict[str, str]:
     text = _text(f"lab{source.number:02d}")
     others = re.findall(r"^from pixelpolicy\.course\.checks import (.+)$", text, flags=re.M)
     shared = [_text(name.strip()) for line in others for name in line.split(",")]
+    shared += [Path(module.__file__).read_text(encoding="utf-8") for module in (comparing, lending)]
     by_hand = root / "tests" / "mutants" / f"lab{source.number:02d}.py"
     return {
         "solution": _digest(task.solution),
-        "check": _digest("\0".join([text, *shared, Path(comparing.__file__).read_text(encoding="utf-8")])),
+        "check": _digest("\0".join([text, *shared])),
         "mistakes": _digest(by_hand.read_text(encoding="utf-8") if by_hand.exists() else ""),
     }
 

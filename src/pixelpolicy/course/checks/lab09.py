@@ -423,6 +423,7 @@ STATISTICS = Exercise(
     reference="pixelpolicy.course.checks.lab09:_compare",
     forbidden=FORBIDDEN,
     probes=_statistics_probes,
+    changes=(2,),  # the memory
     properties=[
         Property("each reward is compared with those of its own prompt, or, of a new prompt, with the batch's",
                  _statistics_values),

@@ -493,7 +493,8 @@ def _works_only_with_gradients(student) -> bool:
 # 10.6 AlignProp's cut --------------------------------------------------------------------------------------------
 
 
-def _cuts(student, steps: int = 5, draws: int = 400) -> list[tuple[int, int]]:
+def _cuts(student, steps: int, draws: int) -> list[tuple[int, int]]:
+    """Few draws will do: a grader hands each over to another process. Right answers fail by chance once in 100,000."""
     rng, found = np.random.default_rng(0), []
     for _ in range(draws):
         window = student(steps, rng)
@@ -504,25 +505,25 @@ def _cuts(student, steps: int = 5, draws: int = 400) -> list[tuple[int, int]]:
 
 
 def _cut_to_the_end(student) -> None:
-    same({last for _, last in _cuts(student)}, {5}, what="where the gradient ends, of 5 steps")
+    same({last for _, last in _cuts(student, 5, 10)}, {5}, what="where the gradient ends, of 5 steps")
 
 
 def _cut_range(student) -> None:
-    same({first for first, _ in _cuts(student)}, {0, 1, 2, 3, 4}, what="where the gradient may begin, of 5 steps")
-    same(set(_cuts(student, steps=1)), {(0, 1)}, what="of a single step")
+    same({first for first, _ in _cuts(student, 3, 32)}, {0, 1, 2}, what="where the gradient may begin, of 3 steps")
+    same(set(_cuts(student, 1, 3)), {(0, 1)}, what="of a single step")
 
 
 def _cut_fair(student) -> None:
-    counts = np.bincount([first for first, _ in _cuts(student, draws=1000)], minlength=5)
-    if counts.min() < 140 or counts.max() > 260:
-        raise Mismatch(f"came out  {counts.tolist()} cuts in 1000 draws\nexpected  about 200 of each")
+    counts = np.bincount([max(first, 0) for first, _ in _cuts(student, 3, 180)], minlength=3)
+    if counts.min() < 31 or counts.max() > 89:
+        raise Mismatch(f"came out  {counts.tolist()} cuts in 180 draws, of 3 steps\nexpected  about 60 of each")
 
 
 def _cut_repeatable(student) -> None:
     np.random.seed(1)
-    first = _cuts(student, draws=20)
+    first = _cuts(student, 5, 10)
     np.random.seed(2)
-    same(_cuts(student, draws=20), first, what="the same generator again")
+    same(_cuts(student, 5, 10), first, what="the same generator again")
 
 
 CUT = Exercise(

@@ -362,7 +362,8 @@ KL = Exercise(
 AVAILABLE = [0, 2, 3, 5, 6, 8]
 
 
-def _draws(student, count: int, seeds: int = 60) -> list[list[int]]:
+def _draws(student, count: int, seeds: int) -> list[list[int]]:
+    """Few draws will do: a grader hands each over to another process. Right answers fail by chance once in 100,000."""
     drawn = []
     for seed in range(seeds):
         steps = student(list(AVAILABLE), count, np.random.default_rng(seed))
@@ -373,7 +374,7 @@ def _draws(student, count: int, seeds: int = 60) -> list[list[int]]:
 
 
 def _valid(student) -> None:
-    for steps in _draws(student, 3):
+    for steps in _draws(student, 3, 20):
         if not set(steps) <= set(AVAILABLE):
             raise Mismatch(f"came out  {steps}\nexpected  steps among {AVAILABLE}")
         same(len(steps), 3, what="how many steps")
@@ -381,29 +382,29 @@ def _valid(student) -> None:
 
 
 def _sorted(student) -> None:
-    for steps in _draws(student, 3):
+    for steps in _draws(student, 3, 20):
         same(steps, sorted(steps), what="in the order of sampling")
 
 
 def _all_when_few(student) -> None:
-    for steps in _draws(student, 10, seeds=3):
+    for steps in _draws(student, 10, 2):
         same(sorted(steps), AVAILABLE, what="asked for more steps than there are, take them all")
 
 
 def _fair(student) -> None:
     counts = {step: 0 for step in AVAILABLE}
-    for steps in _draws(student, 2, seeds=300):
+    for steps in _draws(student, 2, 150):
         for step in steps:
             counts[step] = counts.get(step, 0) + 1
-    if min(counts.values()) < 60 or max(counts.values()) > 140:
-        raise Mismatch(f"came out  {counts} choices in 300 draws of 2\nexpected  about 100 of each")
+    if min(counts.values()) < 23 or max(counts.values()) > 77:
+        raise Mismatch(f"came out  {counts} choices in 150 draws of 2\nexpected  about 50 of each")
 
 
 def _repeatable(student) -> None:
     np.random.seed(1)
-    first = _draws(student, 2)
+    first = _draws(student, 2, 10)
     np.random.seed(2)
-    same(_draws(student, 2), first, what="the same generator again")
+    same(_draws(student, 2, 10), first, what="the same generator again")
 
 
 def _positions(available, count, rng):
