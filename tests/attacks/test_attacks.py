@@ -1,5 +1,6 @@
 """Every attack scores nothing, harms nothing, and ends in time."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from corpus import ATTACKS, PROBES, TRICKS
 import pixelpolicy
 from pixelpolicy.course.exercises import exercises_of
 from pixelpolicy.course.grading import BACKENDS, Limits, sandbox
-from pixelpolicy.course.grading.backends import view
+from pixelpolicy.course.grading.backends import docker, view
 from pixelpolicy.course.grading.examine import examine_piece
 from pixelpolicy.course.grading.submissions import Piece
 
@@ -23,6 +24,7 @@ from forked import start_forked  # noqa: E402
 LIMITS = Limits(seconds=5, cpu_seconds=1, memory_mb=1024)
 PATIENT = Limits(memory_mb=1024)  # for an answer that is to pass on a busy machine, and the first to load torch
 ENDING = 5.0  # seconds beyond its limit in which a process is ended and its checks are done with it, on a busy machine
+CONTAINERS = f"pixelpolicy-attack-{os.getpid()}-"
 SECRET, MARK = b"a secret of the tests", "not to be read"
 RIGHT = """out = torch.zeros_like(rewards)
 for g in groups.unique():
@@ -74,6 +76,8 @@ def not_shut_in(monkeypatch):
 def holds(cache, monkeypatch):
     """Grade an attack, and see that it earned nothing, reached nothing, changed nothing and left nothing behind."""
     monkeypatch.setenv("PIXELPOLICY_MARK", MARK)
+    named = itertools.count()
+    monkeypatch.setattr(docker, "_name", lambda: f"{CONTAINERS}{next(named)}")
 
     def holds(body, limits=LIMITS, backend="bubblewrap"):
         verdict = graded(body, cache, limits, backend)
@@ -95,9 +99,9 @@ def holds(cache, monkeypatch):
 
 
 def containers():
-    listed = subprocess.run(["docker", "ps", "--all", "--quiet", "--filter", "label=pixelpolicy.until"],
-                            capture_output=True, check=True)  # fmt: skip
-    return listed.stdout.split()
+    """Those of this process: others may be at work beside it."""
+    words = ["docker", "ps", "--all", "--quiet", "--filter", f"name={CONTAINERS}"]
+    return subprocess.run(words, capture_output=True, check=True).stdout.split()
 
 
 def test_an_honest_answer_passes(cache, backend):

@@ -8,7 +8,7 @@ import shlex
 import pytest
 import typer
 
-from pixelpolicy.book.instructors_page import NAME, attacks, guide
+from pixelpolicy.book.instructors_page import NAME, attacks, class_timed, guide
 from pixelpolicy.cli import app
 from pixelpolicy.course.grading.limits import Limits
 from pixelpolicy.course.results import read_benchmark
@@ -40,6 +40,18 @@ def handed_out(root):
 
 def rows(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+
+
+def test_what_grading_took_is_that_of_the_records(page, root, tmp_path):
+    records = [json.loads(path.read_text()) for path in (root / "benchmarks" / "grading").glob("*.json")]
+    assert records
+    for made in records:
+        assert f"{made['seconds'] / 60:.1f} minutes for {made['students']} notebooks of lab {made['lab']:02d}" in page
+        assert sum(made["verdicts"].values()) == sum(made["handed_in"].values())
+        assert made["verdicts"]["passed"] >= made["handed_in"]["solution"]
+        assert made["verdicts"]["stopped"] >= made["handed_in"]["endless loop"]
+    with pytest.raises(BookError, match="run benchmarks/grading_time.py"):
+        class_timed(tmp_path)
 
 
 def test_the_table_of_labs_is_that_of_the_labs(page, handed_out, root):

@@ -6,6 +6,7 @@ The text holds places such as `<!--made:labs-->`; each is replaced by what the f
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from statistics import median
@@ -44,6 +45,7 @@ def guide(root: Path, text: str) -> str:
         "cpu-seconds": lambda: f"{Limits().cpu_seconds}",
         "memory": lambda: f"{Limits().memory_mb}",
         "files": lambda: f"{Limits().file_mb}",
+        "class-timed": lambda: class_timed(root),
         "most-memory": lambda: _most(runs),
         "beyond-binder": lambda: _beyond(runs),
     }
@@ -101,6 +103,20 @@ def attacks(root: Path) -> list[str]:
     if not all(isinstance(named.get(name), ast.Dict) for name in CORPUS):
         raise BookError(f"the instructor's guide counts attacks, and {path} lacks one of {', '.join(CORPUS)}")
     return [key.value for name in CORPUS for key in named[name].keys if isinstance(key, ast.Constant)]
+
+
+def class_timed(root: Path) -> str:
+    """What grading a made-up class took, by the records of `benchmarks/grading_time.py`."""
+    told = []
+    for path in sorted((root / "benchmarks" / "grading").glob("*.json")):
+        made = json.loads(path.read_text(encoding="utf-8"))
+        told.append(
+            f"{made['seconds'] / 60:.1f} minutes for {made['students']} notebooks of lab {made['lab']:02d}, by "
+            f"{made['backend']} on {made['cores']} cores"
+        )
+    if not told:
+        raise BookError("the instructor's guide says what grading takes: run benchmarks/grading_time.py 12 first")
+    return "; ".join(told)
 
 
 def _link(lab: Source) -> str:
