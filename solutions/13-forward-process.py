@@ -532,6 +532,7 @@ viz.curves(
     {name: ([r["iteration"] for r in log], [r["accuracy"] for r in log]) for name, log in looks.items()},
     xlabel="iteration",
     ylabel="strict accuracy (validation)",
+    colours={name: "#d55e00" if name.startswith("without") else "#332288" for name in looks},
     alt="Strict accuracy over iterations of the recorded runs. "
     + "; ".join(f"{name}: at best {max(r['accuracy'] for r in log):.2f}, at the end {log[-1]['accuracy']:.2f}"
                 for name, log in looks.items()),
