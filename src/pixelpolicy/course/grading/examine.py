@@ -20,9 +20,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from pixelpolicy.course.comparing import Mismatch, seeded
 from pixelpolicy.course.exercises import Property, mistake_in
 from pixelpolicy.course.grading.limits import Limits
@@ -32,6 +29,7 @@ from pixelpolicy.course.grading.submissions import Piece, forbidden_in
 from pixelpolicy.course.grading.varied import derived
 from pixelpolicy.course.grading.visible import visible
 from pixelpolicy.course.grading.wire import ChannelError, as_bytes, overwrite
+from pixelpolicy.course.lending import copied
 
 _GRACE = 10.0  # seconds that the checks themselves may take beyond the answer's
 
@@ -190,7 +188,7 @@ def _written(box: Answer, changing: frozenset[int | str], *, through: bool = Fal
         if place in changing:
             overwrite(old, new)
         elif as_bytes(old) != as_bytes(new):
-            wrote.append((old, _copy(old)))
+            wrote.append((old, copied(old)))
             if through:
                 overwrite(old, new)
 
@@ -209,16 +207,6 @@ def _streams(old: Any, new: Any) -> None:
     elif isinstance(old, list | tuple) and isinstance(new, list | tuple):
         for a, b in zip(old, new, strict=False):
             _streams(a, b)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {k: _copy(v) for k, v in value.items()}
-    return type(value)(_copy(x) for x in value) if type(value) in (list, tuple) else value
 
 
 def _explained(error: Exception | None, again: Exception | None) -> list[str]:
