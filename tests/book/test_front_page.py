@@ -174,7 +174,8 @@ def test_a_lab_says_what_it_takes(root):
     assert minutes_to_read("word " * 401) == 3 and minutes_to_read("`code` $x$") == 1
 
 
-def test_places_to_open_a_lab_follow_from_one_setting(root, tmp_path):
+def test_places_to_open_a_lab_follow_from_one_setting(root, tmp_path, monkeypatch):
+    monkeypatch.delenv("PIXELPOLICY_REPOSITORY", raising=False)
     source = read_source(root / "solutions" / "12-grpo.py", checks=False)
     shutil.copy(root / "pyproject.toml", tmp_path)
     project = tmp_path / "pyproject.toml"
@@ -186,6 +187,8 @@ def test_places_to_open_a_lab_follow_from_one_setting(root, tmp_path):
     assert "https://colab.research.google.com/github/someone/course/blob/main/labs/12-grpo.ipynb" in said
     assert "src=https://github.com/someone/course/blob/main/labs/12-grpo.ipynb" in said
     assert "https://mybinder.org/v2/gh/someone/course/main?labpath=labs/12-grpo.ipynb" in said
+    monkeypatch.setenv("PIXELPOLICY_REPOSITORY", "https://github.com/another/fork/")  # as .ci/pages.yml sets it
+    assert "https://colab.research.google.com/github/another/fork/blob/main/labs" in ways_to_open(tmp_path, source)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,9 @@ def course_root() -> Path:
 
 
 def repository(root: Path) -> str:
-    """The public address of the course's `pyproject.toml`; empty where there is none."""
+    """The course's public address: PIXELPOLICY_REPOSITORY, else that of `pyproject.toml`; empty where there is none."""
+    if given := os.environ.get("PIXELPOLICY_REPOSITORY"):
+        return given.rstrip("/")
     tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
     return tool.get("pixelpolicy", {}).get("repository", "").rstrip("/")
 
