@@ -77,37 +77,41 @@ def find_submissions(folder: Path, labs: list[int]) -> tuple[list[Submission], l
         if folder.is_symlink() or not folder.is_dir():
             raise GradingError(f"there is no folder {folder}, in which nbgrader keeps what students hand in")
     found: dict[tuple[str, int], list[tuple[bool, bool, float, Path]]] = {}
-    notes, others = [], []
+    links, nameless, others = [], [], []
     for path in sorted(folder.rglob("*.ipynb")):
         inside = path.relative_to(folder)
         if any(part.startswith(".") for part in inside.parts):
             continue
         if any((folder / Path(*inside.parts[:n])).is_symlink() for n in range(1, len(inside.parts) + 1)):
-            notes.append(f"{visible(str(inside))} is left out: a link, which is not followed")
+            links.append(visible(str(inside)))
             continue
         number = re.search(r"(?<!\d)(\d\d)-[a-z]", path.name)
         lab = int(number[1]) if number else labs[0] if len(labs) == 1 else 0
         if lab not in labs:
-            others.append(visible(str(inside)))
+            (others if number else nameless).append(visible(str(inside)))
             continue
         student = inside.parts[0] if len(inside.parts) > 1 else re.sub(r"[_ -]*\d\d-[a-z0-9-]+$", "", path.stem)
         own = len(inside.parts) > 2 and path.parent.name == path.stem
         candidate = bool(number), own, path.lstat().st_mtime, path
         found.setdefault((student or path.stem, lab), []).append(candidate)
-    if others:
-        more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-        notes.append(
-            f"left out, as their names tell no lab that is graded: {', '.join(others[:SHOWN])}{more}. A notebook is "
-            "called as in 12-grpo.ipynb"
-        )
-    if not found:
-        raise GradingError(f"there is no notebook of lab {', '.join(map(str, labs))} in {folder}: {'; '.join(notes)}")
-    chosen = []
+    chosen, older = [], []
     for (student, lab), candidates in found.items():
         *rest, (*_, best) = sorted(candidates)
         chosen.append(Submission(student, lab, best))
         counts = visible(str(best.relative_to(folder)))
-        notes += [f"{visible(str(p.relative_to(folder)))} is left out: {counts} counts" for *_, p in rest]
+        older += [f"{visible(str(path.relative_to(folder)))} ({counts} counts)" for *_, path in rest]
+    notes = [
+        f"left out, {why}: {', '.join(names[:SHOWN])}{f', and {len(names) - SHOWN} more' * (len(names) > SHOWN)}"
+        for why, names in (
+            ("links, which are not followed", links),
+            ("names that tell no lab, as 12-grpo.ipynb does", nameless),
+            ("of labs that are not graded now", others),
+            ("other notebooks of the same student and lab", older),
+        )
+        if names
+    ]
+    if not chosen:
+        raise GradingError(f"there is no notebook of lab {', '.join(map(str, labs))} in {folder}: {'; '.join(notes)}")
     return chosen, notes
 
 
