@@ -7,9 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from forked import start_forked
 
 from pixelpolicy.course.checking import Exercise, Property, examine, same, seeded
-from pixelpolicy.course.exercises import exercises_of
+from pixelpolicy.course.exercises import IN_PLACE, exercises_of
+from pixelpolicy.course.grading import Limits, sandbox
+from pixelpolicy.course.grading.examine import examine_piece
+from pixelpolicy.course.grading.submissions import Piece
 from pixelpolicy.course.lending import Lender
 from pixelpolicy.course.source import sources
 
@@ -205,3 +209,36 @@ def test_the_courses_own_answers_change_what_they_are_said_to_change(lab):
             with seeded():
                 property.function(lambda *args, **kwargs: lender(answer, args, kwargs))  # noqa: B023
         assert set(lender.wrote) == set(exercise.changes), id
+
+
+TO_GO = """def reward_to_go(rewards, dones, discount):
+    out = {own}
+    following = torch.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        following = {value} + discount * ~dones[t] * following
+        out[t] = following
+    return out
+"""
+ANSWERS = {
+    "right": TO_GO.format(own="torch.zeros_like(rewards)", value="rewards[t]"),
+    "right, in a copy": TO_GO.format(own="rewards.clone()", value="out[t]"),
+    "right, in place": TO_GO.format(own="rewards", value="rewards[t]"),
+    "wrong, in place": TO_GO.format(own="rewards", value="2 * rewards[t]"),
+    "nothing, in place": "def reward_to_go(rewards, dones, discount):\n    return rewards.zero_()",
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_notebook_and_the_grader_say_the_same(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox.Answer, "_start", start_forked)
+    monkeypatch.setattr(sandbox, "backend_of", lambda name: None)
+    space = {"torch": torch}
+    exec(ANSWERS[name], space)
+    said = examine(exercises_of(3)["3.4"], space["reward_to_go"])
+    piece = Piece("reward_to_go", ("import torch", ANSWERS[name]), (True, False), ANSWERS[name])
+    limits = Limits(seconds=120)
+    verdict = examine_piece(piece, 3, "3.4", b"a secret of the tests", tmp_path, limits=limits)
+    assert said.passed == (verdict.state == "passed") == (name in ("right", "right, in a copy"))
+    if name == "right, in place":
+        for told in (said.message, "\n".join(verdict.explained)):
+            assert IN_PLACE in told and "expected" not in told

@@ -33,7 +33,15 @@ from typing import Any
 
 from pixelpolicy.course import progress
 from pixelpolicy.course.comparing import Mismatch, raises, same, same_gradient, seeded, show
-from pixelpolicy.course.exercises import Exercise, Mistake, Property, exercise_of, exercises_of, mistake_in
+from pixelpolicy.course.exercises import (
+    IN_PLACE,
+    Exercise,
+    Mistake,
+    Property,
+    exercise_of,
+    exercises_of,
+    mistake_in,
+)
 from pixelpolicy.course.forbidden import handed_out, offence, watched
 from pixelpolicy.course.lending import Lender
 from pixelpolicy.errors import LabError, PixelPolicyError
@@ -43,7 +51,7 @@ __all__ = [
     "exercise_of", "exercises_of", "raises", "same", "same_gradient", "seeded",
 ]  # fmt: skip
 
-_IN_PLACE = "Write into a new tensor, or into a copy: whoever calls your function goes on with what it handed over."
+_COPY = "Write into a new tensor, or into a copy: whoever calls your function goes on with what it handed over."
 
 
 class CheckFailed(PixelPolicyError, AssertionError):
@@ -135,7 +143,7 @@ def examine(exercise: Exercise, function: Callable) -> Result:
         points = f"{exercise.points:g} of {exercise.points:g} points"
         return Result(exercise, 1.0, "\n".join([*lines, f"{title}: all {count} properties hold, {points}."]))
     mistake = mistake_in(exercise, watched(function, (), {}, Lender(exercise.changes)))
-    hint = mistake.hint if mistake else hint or (_IN_PLACE if in_place else "")
+    hint = mistake.hint if mistake else hint or (_COPY if in_place else "")
     ending = [f"Hint: {hint}"] if hint else []
     return Result(exercise, held / count, "\n".join([f"{title}: {held} of {count} properties hold.", *lines, *ending]))
 
@@ -167,7 +175,7 @@ def _explained(error: Exception, function: Callable, log: dict[str, Any], lender
     lines = _given(function, log)
     wrote = _wrote(function, log, lender)
     if lender.through:  # what is expected may have been worked out of inputs that the answer has changed
-        return [*lines, f"what comes out is right by itself, but your function changes what it was given: {wrote}"]
+        return [*lines, f"{IN_PLACE}: {wrote}"]
     also = [f"it also changed what it was given: {wrote}"] if wrote else []
     if isinstance(error, Mismatch | AssertionError) and error is not log.get("error"):
         return [*lines, *(str(error) or "it does not hold").splitlines(), *also]

@@ -16,6 +16,9 @@ from typing import Any
 from pixelpolicy.course.comparing import alike, fingerprint, seeded
 from pixelpolicy.errors import LabError
 
+# What is said where a property holds only as long as what an answer writes into its inputs is kept from the check.
+IN_PLACE = "what comes out is right by itself, but your function changes what it was given"
+
 
 @dataclass(frozen=True)
 class Property:
