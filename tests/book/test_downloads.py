@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree
 
 import pytest
@@ -208,6 +208,7 @@ class TestInChromium:
         book = PdfReader(path)
         texts = [sheet.extract_text() for sheet in book.pages]
         assert count == len(texts) == 4
+        assert all("/Filter" in sheet["/Contents"].get_object() for sheet in book.pages)  # not as plain text
         assert all(text.split()[-1] == str(number) or str(number) in text.split() for number, text in
                    enumerate(texts, 1))  # fmt: skip
         assert "Front" in texts[0] and "Lab A" in texts[0] and "an answer" in texts[1] and "Far" in texts[2]
@@ -226,6 +227,23 @@ class TestInChromium:
         with pytest.raises(BookError, match="labs/a.html is in the contents"):
             pdf.print_book(small / "html", small / "src" / "_toc.yml", path, title="A book", about="")
         assert PdfReader(path).metadata.title == "A book"
+
+    def test_what_is_too_large_for_the_paper_is_made_smaller(self):
+        drawn = '<svg xmlns="http://www.w3.org/2000/svg" width="500" height="2000"/>'
+        with chromium() as browser:
+            tab = browser.new_page(viewport=pdf.SCREEN)
+            tab.emulate_media(media="print")
+            wide = "".join(f"<td style='min-width:200px'>{word}</td>" for word in "abcdef")
+            tab.set_content(f"<h1>A</h1><div style='overflow:auto'><table><tr>{wide}</tr></table></div>"
+                            f"<table id='fits'><tr><td>x</td></tr></table>"
+                            f"<img alt='x' src='data:image/svg+xml,{quote(drawn)}'>")  # fmt: skip
+            tab.add_style_tag(content=pdf.LOOK)
+            assert tab.evaluate(pdf.READY) == "A"
+            assert tab.evaluate(
+                "document.querySelector('div').scrollWidth <= document.querySelector('div').clientWidth"
+            )
+            assert tab.evaluate("document.getElementById('fits').style.zoom") == ""
+            assert tab.evaluate("document.querySelector('img').clientHeight") < pdf.SCREEN["height"]
 
     def test_formulas_become_mathml(self, tmp_path, assets):
         made = tmp_path / "made.epub"

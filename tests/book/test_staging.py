@@ -182,7 +182,7 @@ def test_results_are_medians_of_the_records(tmp_path):
     runs = [
         RUN | {"seed": seed, "metrics": {
             "accuracy": {"before": 0.5, "after": value}, "diversity": diversity, "training_seconds": 100.0 + seed,
-            "spread": {"8": {"ODE": 0.5, "SDE": [seed, 2e-5]}},
+            "spread": {"8": {"ODE": 0.5, "SDE": [seed, 2e-5]}}, "log": [{"accuracy": 0.5}], "curve": {"dense": [0.1]},
             "best_of_n": {"1": 0.5, "12": 0.75}, "accuracy_single": {"before": 0.1, "after": 0.2},
         }}
         for seed, value in enumerate(after)
@@ -203,6 +203,7 @@ def test_results_are_medians_of_the_records(tmp_path):
     assert "| training, seconds | 101 (100 to 102) |" in page
     assert "| spread: 8; ODE | 0.500 |" in page and "| spread: 8; SDE; 1 | 2.00e-05 |" in page
     assert "| accuracy, single prompts | 0.100 | 0.200 |" in page
+    assert "| log" not in page and "| curve" not in page  # courses of a training stay in the records
 
 
 def test_the_records_of_the_course_make_a_page(root):

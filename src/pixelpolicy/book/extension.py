@@ -17,12 +17,8 @@ from pixelpolicy.book.explorer import RewardExplorerHere, add_script
 from pixelpolicy.book.library import code_stands_apart, defaults_have_names
 
 ASSETS = "assets"
-# A widget that none of these holds is asked for at an address that is nowhere, rather than from the outside.
-WIDGET_SCRIPTS = {
-    "widgets/require.js": {},
-    "widgets/paths.js": {},
-    "widgets/embed-amd.js": {"data-jupyter-widgets-cdn": "unavailable/"},
-}
+# It brings the scripts of Jupyter's widgets, in `widgets` too, when a widget is near.
+WIDGET_SCRIPT = "widgets/when-near.js"
 
 
 class AuthorYearLabels(BaseLabelStyle):
@@ -62,12 +58,10 @@ def _add_assets(app: Any) -> None:
 
 
 def _mend_page(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Scripts for pages with widgets; no thebe, which would be loaded from afar; roles of the reference list."""
+    """A script for pages with widgets; no thebe, which would be loaded from afar; roles of the reference list."""
     scripts = context["script_files"]
     if any(script.attributes.get("type") == STATE for script in scripts):
-        for place, (path, attributes) in enumerate(WIDGET_SCRIPTS.items()):
-            # last of all: other scripts would take require.js for their own loader
-            app.add_js_file(path, priority=801 + place, **attributes)
+        app.add_js_file(WIDGET_SCRIPT, priority=801, loading_method="defer")
     scripts[:] = [script for script in scripts if not _names(script, "thebe")]
     if body := context.get("body"):
         add_script(app, body)

@@ -19,20 +19,33 @@ PAPER = {
     "print_background": True,
     "margin": {"top": "18mm", "bottom": "20mm", "left": "18mm", "right": "18mm"},
 }
-# Every fold is open and every picture there before a page is printed.
+# As wide as the paper between its margins, in CSS pixels: what is too wide on the screen is too wide in print.
+SCREEN = {"width": 658, "height": 980}
+# Every fold is open, every picture and widget there before a page is printed; a table wider than the paper is made
+# smaller.
 READY = """async () => {
   document.querySelectorAll("details").forEach((part) => { part.open = true; });
   document.querySelectorAll("img").forEach((picture) => { picture.loading = "eager"; });
   await window.MathJax?.startup?.promise;
   await Promise.all([...document.images].map((picture) => picture.decode().catch(() => {})));
+  window.dispatchEvent(new Event("beforeprint"));
+  const views = document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length;
+  const drawn = () => document.querySelectorAll(".widget-subarea > *").length;
+  for (let tries = 0; drawn() < views && tries < 200; tries++) await new Promise((go) => setTimeout(go, 50));
   await document.fonts.ready;
+  document.querySelectorAll("table").forEach((table) => {
+    const room = table.parentElement.clientWidth;
+    if (room && table.scrollWidth > room) table.style.zoom = room / table.scrollWidth;
+  });
   return document.querySelector("article h1, h1")?.firstChild.textContent.trim() || document.title;
 }"""
 LOOK = """
   @page { size: A4; }
-  .bd-article { font-size: 0.92rem; }
+  .bd-article { font-size: 0.85rem; }
   pre, .cell_output pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-  figure, img, svg, mjx-container[display] { break-inside: avoid; }
+  figure, img, svg, mjx-container[display], .cell_input, pre { break-inside: avoid; }
+  img { max-height: 230mm; object-fit: contain; }
+  table { break-inside: auto; } tr { break-inside: avoid; }
   h1, h2, h3, h4, summary { break-after: avoid; }
   #jb-print-toc, .headerlink, .copybtn, .toggle-details, .prev-next-footer, .bd-footer { display: none !important; }
 """
@@ -83,8 +96,9 @@ def print_book(html: Path, contents: Path, path: Path, *, title: str, about: str
         raise BookError('pypdf is not installed; `make environment`, or `pip install --editable ".[book]"`') from fault
     pages = chapters(yaml.safe_load(contents.read_text(encoding="utf-8")))
     with served(html) as address, chromium() as browser:
-        tab = browser.new_page(reduced_motion="reduce")
+        tab = browser.new_page(reduced_motion="reduce", viewport=SCREEN)
         tab.emulate_media(media="print", color_scheme="light")
+        tab.route("**/atlas.js*", lambda route: route.abort())  # without it the whole table stands there
         for page in pages:
             _print(tab, address, page)
         front = _front(tab, address, pages, title, about)

@@ -31,8 +31,10 @@ and, in brackets, the lowest and the highest. **Greedy return** is the mean over
 takes its likeliest action, without exploring. **Accuracy** is the share of pictures for fixed prompts and seeds that
 the strict verifier accepts. **Held-out** prompts were not trained on. **Diversity** is how differently accepted
 pictures of one prompt place and size their objects. **Best of N** is the untouched base, drawing N pictures and
-keeping the best: what the same picture costs without training. No GPU has timed anything here.
+keeping the best: what the same picture costs without training. Courses of a training are drawn in the chapters; their
+numbers stay in the records. No GPU has timed anything here.
 """
+COURSES = ("log", "curve")  # metrics step by step: hundreds of rows that nobody reads
 
 
 def overview(root: Path) -> str:
@@ -100,7 +102,8 @@ def _conditions(runs: list[dict[str, Any]]) -> str:
 
 def _all_metrics(runs: list[dict[str, Any]]) -> str:
     """Every metric: in one table what a run changed, in another what it measured once."""
-    names = list(dict.fromkeys(name for run in runs for name in _leaves(run["metrics"])))
+    found = (name for run in runs for name in _leaves(run["metrics"]) if name[0] not in COURSES)
+    names = list(dict.fromkeys(found))
     changed = list(dict.fromkeys(name[:-1] for name in names if name[-1] in ("before", "after")))
     once = [name for name in names if name[:-1] not in changed]
     lines = ["| measured | before | after |", "|---|---|---|"] if changed else []
