@@ -18,7 +18,8 @@ def opened(browser: Any, address: str) -> tuple[set[str], float]:
     """What a page asks for when it opens, and after how many milliseconds it is readable."""
     page, fetched = browser.new_page(viewport={"width": 1280, "height": 900}), set()
     page.on("response", lambda answer: fetched.add(answer.url))
-    page.goto(address, wait_until="networkidle")
+    page.goto(address, wait_until="load")
+    page.wait_for_load_state("networkidle")
     readable = page.evaluate(PAINTED)
     page.close()
     return fetched, readable

@@ -1,10 +1,10 @@
-// Only on pages with widgets: Jupyter's scripts for them weigh a megabyte. They come when a widget is less than a screen
-// away, at the first key, which may be on its way to a widget, and before the page is printed.
+// Only on pages with widgets: Jupyter's scripts for them weigh a megabyte. They come when a widget is less than half a
+// screen away, at the first key, which may be on its way to a widget, and before the page is printed.
 (function () {
   const folder = new URL(".", document.currentScript.src).href;
   const views = document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]');
   const near = new IntersectionObserver((seen) => seen.some((entry) => entry.isIntersecting) && bring(), {
-    rootMargin: "100% 0%",
+    rootMargin: "50% 0%",
   });
   let brought = false;
   function bring() {

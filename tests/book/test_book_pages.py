@@ -299,7 +299,8 @@ def test_lab_07_shows_its_trajectory(visit, built, course_of_the_book):
         pytest.skip("there is no lab 07 yet")
     if not (course_of_the_book / "book" / "executed" / "07.ipynb").exists():
         pytest.fail("lab 07 has not been executed for the book: pixelpolicy run 07 --profile cpu --book")
-    page = visit(f"{found[0]}.html", until="networkidle")
+    page = visit(f"{found[0]}.html")
+    page.wait_for_load_state("networkidle")
     assert not any("embed-amd" in url for url in visit.fetched)  # the widget is far down, and comes by a key
     page.keyboard.press("Tab")
     page.wait_for_selector(SCRUBBER)
