@@ -67,6 +67,10 @@ AXE = """async (only) => {
 VIEWS = 'script[type="application/vnd.jupyter.widget-view+json"]'
 WIDGETS_DRAWN = f"""() => document.querySelectorAll(".widget-subarea > *").length
   >= document.querySelectorAll(`{VIEWS}`).length"""
+# Pictures whose sides are not as their attributes say.
+BENT = """() => [...document.querySelectorAll("article img[width][height]")].filter((i) => i.clientWidth
+  && Math.abs(i.clientWidth / i.clientHeight * i.getAttribute("height") / i.getAttribute("width") - 1) > 0.03)
+  .map((i) => `${i.clientWidth} x ${i.clientHeight}: ${i.outerHTML.slice(0, 99)}`)"""
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 OF_COLOUR = ["color-contrast", "link-in-text-block"]
 MOST_BYTES = 1_200_000
@@ -91,6 +95,7 @@ class Seen:
     silent: list[str]
     footers: list[str]
     narrow: int
+    bent: list[str]
     axe: dict[str, list[str]]
     fetched: set[str]
     readable: float
@@ -133,9 +138,9 @@ def look_at(stack: ExitStack, visit, page, axe: str) -> Seen:
         contrasts["dark"] = page.evaluate(CONTRAST)
         violations["dark"] = page.evaluate(AXE, OF_COLOUR)
         page.set_viewport_size({"width": 380, "height": 900})
-        narrow = page.evaluate("document.documentElement.scrollWidth")
-        return Seen(list(visit.outside), list(visit.errors), contrasts, silent, footers, narrow, violations, fetched,
-                    readable)  # fmt: skip
+        narrow, bent = page.evaluate("document.documentElement.scrollWidth"), page.evaluate(BENT)
+        return Seen(list(visit.outside), list(visit.errors), contrasts, silent, footers, narrow, bent, violations,
+                    fetched, readable)  # fmt: skip
 
 
 def test_no_page_asks_for_anything_outside_or_complains(seen):
@@ -242,6 +247,10 @@ def test_text_stands_out(seen, theme):
 
 def test_a_narrow_screen_needs_no_sideways_scrolling(seen):
     assert {place: page.narrow for place, page in seen.items() if page.narrow > 380} == {}
+
+
+def test_pictures_keep_their_proportions_on_a_narrow_screen(seen):
+    assert {place: page.bent for place, page in seen.items() if page.bent} == {}
 
 
 def test_pictures_have_words_and_pages_a_licence(seen):
