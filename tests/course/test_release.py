@@ -22,6 +22,7 @@ from pixelpolicy.course.build import lab_notebook, leaks
 from pixelpolicy.course.checking import catch_up
 from pixelpolicy.course.exercises import exercises_of
 from pixelpolicy.course.files import course_root
+from pixelpolicy.course.grading.submissions import find_submissions, piece_of, read_notebook
 from pixelpolicy.course.nbgrading import earned, instructors_notebook
 from pixelpolicy.course.opening import open_copy
 from pixelpolicy.course.release import data_of, release
@@ -256,3 +257,12 @@ def test_nbgrader_hands_out_grades_and_tells(course, lab, tmp_path):
     page = (folder / "feedback" / "half" / LAB / f"{LAB}.html").read_text()
     assert "properties hold" in page
     assert module.ASSIGNMENT in {p.name for p in (folder / "autograded" / "half" / LAB).iterdir()}
+
+    for place in (folder, folder / "autograded"):
+        found, notes = find_submissions(place, [99])
+        assert {(one.student, one.lab) for one in found} == {(student, 99) for student in given} and not notes
+        for one in found:
+            cells = read_notebook(one.path)
+            pieces = {id: piece_of(cells, lab_notebook(lab).cells, lab, id) for id in lab.tasks}
+            assert all(piece.code and not piece.fault for piece in pieces.values()) or one.student == "blank"
+            assert all(not piece.fault for piece in pieces.values())
