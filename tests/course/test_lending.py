@@ -70,7 +70,7 @@ def test_it_is_refused_where_the_caller_goes_on_with_its_input():
         same(f(rewards) + rewards, torch.tensor([-1.0, 1.0, 9.0]))
 
     result = examine(exercise(goes_on), centred_in_place)
-    assert not result.passed and "changes what it was given: rewards" in result.message
+    assert not result.passed and "changes what it was given, rewards: work on a copy" in result.message
     assert examine(exercise(goes_on), centred).passed
 
 

@@ -175,7 +175,7 @@ def _explained(error: Exception, function: Callable, log: dict[str, Any], lender
     lines = _given(function, log)
     wrote = _wrote(function, log, lender)
     if lender.through:  # what is expected may have been worked out of inputs that the answer has changed
-        return [*lines, f"{IN_PLACE}: {wrote}"]
+        return [*lines, f"{IN_PLACE}, {wrote}: work on a copy"]
     also = [f"it also changed what it was given: {wrote}"] if wrote else []
     if isinstance(error, Mismatch | AssertionError) and error is not log.get("error"):
         return [*lines, *(str(error) or "it does not hold").splitlines(), *also]

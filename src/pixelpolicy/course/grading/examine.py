@@ -167,7 +167,7 @@ def _tried(box: Answer, ready: Prepared, property: Property, seed: int) -> Excep
                 if box.peer.fault:
                     raise ChannelError(box.peer.fault) from error
                 # what the check expected may have been worked out of the arguments that the answer has changed
-                return Mismatch(f"{IN_PLACE}: write into a copy") if through else error
+                return Mismatch(f"{IN_PLACE}: work on a copy") if through else error
         if box.peer.fault:
             raise ChannelError(box.peer.fault)
         if not wrote:
