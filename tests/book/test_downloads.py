@@ -81,6 +81,13 @@ def test_links_and_styles_that_lead_nowhere_go_and_words_stay():
     assert tree.text == "1234567"
 
 
+def test_styles_of_the_site_are_made_for_paper():
+    style = "svg { min-width: 640px; max-width: 100%; } p { overflow-x: auto; color: var(--pst-color-link); }"
+    made = downloads._on_paper(style)
+    assert "min-width" not in made and "overflow" not in made and "max-width: 100%;" in made
+    assert f"color: {downloads.DAY['link']};" in made
+
+
 def test_letters_of_old_alphabets():
     assert [epub._letter("SCRIPT", letter) for letter in "NL1"] == ["\N{MATHEMATICAL SCRIPT CAPITAL N}", "ℒ", "1"]
     assert [epub._letter("DOUBLE-STRUCK", letter) for letter in "ER"] == ["𝔼", "ℝ"]

@@ -46,6 +46,10 @@ table { border-collapse: collapse; } td, th { border: 1px solid #888; padding: 0
 figcaption { font-size: 0.9em; } .eqno { float: right; } .sig-line { display: block; margin-left: 2em; }
 summary { font-weight: bold; } div.admonition { border-left: 3px solid #888; padding-left: 0.8em; }
 .admonition-title { font-weight: bold; } .cell_output { margin-left: 0.8em; }
+.atlas-frame table, .atlas-frame tbody, .atlas-frame tr, .atlas-frame caption { display: block; border: 0; }
+.atlas-frame .atlas-table tbody th[scope] { display: block; border: 0; padding: 0; width: auto; }
+.atlas-frame thead { display: none; } .atlas-frame tr { margin-bottom: 0.8em; }
+.atlas-frame tbody td { display: inline; border: 0; padding: 0; } .atlas-frame td + td::before { content: " · "; }
 """
 
 
@@ -83,7 +87,7 @@ def make_epub(source: Path, scratch: Path, path: Path) -> int:
         shutil.copytree(source / "assets" / "labs", copy / "assets" / "labs")
     for style in EPUB_STYLES:
         (copy / "assets" / style).parent.mkdir(parents=True, exist_ok=True)
-        (copy / "assets" / style).write_text(_by_day((source / "assets" / style).read_text("utf-8")), "utf-8")
+        (copy / "assets" / style).write_text(_on_paper((source / "assets" / style).read_text("utf-8")), "utf-8")
     (copy / "_static" / "book.css").unlink(missing_ok=True)  # for the site's theme alone
     (copy / "assets" / "epub.css").write_text(EPUB_LOOK, encoding="utf-8")
     settings = yaml.safe_load((copy / "_config.yml").read_text(encoding="utf-8"))
@@ -93,7 +97,9 @@ def make_epub(source: Path, scratch: Path, path: Path) -> int:
     return make_readable(scratch / "made" / "_build" / "epub" / "book.epub", path, source / "assets" / MATHJAX)
 
 
-def _by_day(style: str) -> str:
+def _on_paper(style: str) -> str:
+    """A style of the site by day, for pages that cannot scroll sideways."""
+    style = re.sub(r"(?<=[\s{;])(min-width|overflow-x): [^;]+;", "", style)
     return re.sub(r"var\(--pst-color-([\w-]+)\)", lambda found: DAY[found[1]], style)
 
 
