@@ -47,6 +47,18 @@ def test_a_machine_without_rules_is_told(monkeypatch):
     assert "not for sparc" in calls.unavailable()
 
 
+@pytest.mark.parametrize("name", ["bubblewrap", "docker"])
+def test_an_environment_in_pieces_is_told_before_anything_is_graded(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(view.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(view.sys, "base_prefix", str(tmp_path))
+    backend = BACKENDS[name]
+    backend.unavailable.cache_clear()
+    try:
+        assert "outside of this Python's own environment" in backend.unavailable()
+    finally:
+        backend.unavailable.cache_clear()
+
+
 def test_an_answer_over_two_pipes(tmp_path, monkeypatch):
     """As in a container, whose standard streams are all that leads out of it."""
 

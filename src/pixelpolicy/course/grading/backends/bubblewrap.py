@@ -23,7 +23,7 @@ def unavailable() -> str:
     """Why nothing can be shut in by bubblewrap on this machine; empty where it can."""
     if not sys.platform.startswith("linux"):
         return "bubblewrap runs on Linux alone"
-    if why := calls.unavailable():
+    if why := calls.unavailable() or view.incomplete():
         return why
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed (on Debian and Ubuntu: apt install bubblewrap)"

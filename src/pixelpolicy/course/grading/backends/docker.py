@@ -36,7 +36,7 @@ def unavailable() -> str:
     """Why nothing can be shut in by Docker on this machine; empty where it can."""
     if not sys.platform.startswith("linux"):
         return "the grader's containers see this machine's own Python, which must be one for Linux"
-    if why := calls.unavailable():
+    if why := calls.unavailable() or view.incomplete():
         return why
     if shutil.which("docker") is None:
         return "docker is not installed (on Debian and Ubuntu: apt install docker.io)"

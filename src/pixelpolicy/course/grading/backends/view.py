@@ -30,6 +30,18 @@ def seen(library: Path) -> dict[Path, str]:
     return {place: inside for place, inside in places.items() if place.exists()} | {library: LIBRARY}
 
 
+def incomplete() -> str:
+    """Why an answer would lack what its process stands on; empty where it has it."""
+    for name in ("numpy", "torch"):
+        place = Path(importlib.util.find_spec(name).origin)
+        if not any(place.is_relative_to(folder) for folder in (sys.prefix, sys.base_prefix, "/usr")):
+            return (
+                f"{name} lies in {place.parent}, outside of this Python's own environment, {sys.prefix}, which is all "
+                "that answers see; `make environment` makes one that is whole"
+            )
+    return ""
+
+
 @functools.cache
 def masked(blocked: tuple[str, ...]) -> list[Path]:
     """Files and folders of modules that are out of reach, and of this course where it is installed among others."""
