@@ -321,6 +321,26 @@ def test_lab_07_shows_its_trajectory(visit, built, course_of_the_book):
     assert visit.outside == [] and visit.errors == []
 
 
+def test_a_widget_that_comes_late_has_the_colours_of_the_page(visit):
+    """The floor of lab 17 is drawn in two greys, which a widget without a place on the page does not know."""
+    page = visit("labs/17-four-d.html")
+    page.keyboard.press("Tab")
+    page.wait_for_function("document.documentElement.dataset.widgets === 'drawn'")
+    page.wait_for_timeout(300)
+    dark = page.evaluate(
+        """() => [...document.querySelectorAll(".pixelpolicy-boxes-root canvas")].map((canvas) => {
+            const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+            let black = 0, drawn = 0;
+            for (let at = 0; at < pixels.length; at += 4) {
+              drawn += pixels[at + 3] > 0;
+              black += pixels[at + 3] > 0 && pixels[at] + pixels[at + 1] + pixels[at + 2] === 0;
+            }
+            return black / drawn;
+        })"""
+    )
+    assert len(dark) >= 4 and max(dark) < 0.1
+
+
 @pytest.mark.parametrize("number, kind", [(1, "gridworld"), (4, "clip"), (5, "tilt")])
 def test_the_widgets_of_part_one_live_on_their_pages(visit, built, number, kind):
     """Without a kernel: each of its sliders moves by a key, is announced, and redraws what is seen."""
