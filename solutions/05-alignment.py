@@ -215,9 +215,10 @@ start = {name: total_variation(masses(here.reference), best[name]) for name, her
 # For tables you can look $Z$ up. A text-to-image model has no table. It can do three things: draw samples, say how
 # likely a sample is, and take a gradient step. From here on, so can you.
 
-# %% [markdown] goal="5.2"
+# %% [markdown]
 # ## 2. Imitate what was good
-#
+
+# %% [markdown] goal="5.2"
 # The oldest way needs nothing but a pile of old samples: **reward-weighted regression** (RWR). Draw from the
 # reference, judge, and imitate every sample with a weight that grows with its reward:
 #
@@ -302,9 +303,10 @@ for beta in (3.0, 0.7, 0.2, 0.05):
     shares = torch.softmax(rewards / beta, dim=0)
     print(f"beta {beta:4}: {1 / shares.square().sum():8.0f} of {SAMPLES} samples count")
 
-# %% [markdown] goal="5.3"
+# %% [markdown]
 # ## 3. Ask which is better
-#
+
+# %% [markdown] goal="5.3"
 # *How good is this picture, from 0 to 10?* Nobody answers that twice alike. *Which of these two?* is a question that
 # people can answer. Bradley and Terry wrote down in 1952 what the answers say about a hidden reward:
 #
@@ -377,9 +379,10 @@ viz.picture(figure, alt="Learned against true reward in three worlds: close to t
 # Nearly a diagonal, up to a constant that nobody can know from comparisons, and that changes no policy. The model is
 # least sure where the reference seldom goes. Keep that in mind for section 6.
 
-# %% [markdown] goal="5.4"
+# %% [markdown]
 # ## 4. RLHF: train on the model of the reward
-#
+
+# %% [markdown] goal="5.4"
 # *Reinforcement learning from human feedback* now takes the tools of lab 04: sample, judge, and follow the clipped
 # objective. But the objective climbs a reward, and we want the reward *less the price of distance*. So put the price
 # into the reward of each sample $x$:
@@ -454,9 +457,10 @@ viz.curves(
 # %%
 show("RLHF")
 
-# %% [markdown] goal="5.5"
+# %% [markdown]
 # ## 5. DPO: leave out the reward model
-#
+
+# %% [markdown] goal="5.5"
 # Look at the closed form again, and solve it for the reward:
 #
 # $$r(x) = \beta \log\frac{\pi^*(x)}{p(x)} + \beta \log Z.$$
@@ -527,9 +531,10 @@ show("DPO")
 between = {name: total_variation(masses(reached["RLHF"][name]), masses(reached["DPO"][name])) for name in WORLDS}
 print("from RLHF to DPO:", {name: round(value, 4) for name, value in between.items()})
 
-# %% [markdown] goal="5.6"
+# %% [markdown]
 # ## 6. GRPO: no critic, no judge but the reward
-#
+
+# %% [markdown] goal="5.6"
 # Sometimes the reward can be *computed*: the proof is right, the picture has three circles. Then ask it directly. GRPO
 # draws a **group** of samples for each prompt and compares each with its siblings:
 #
@@ -668,9 +673,10 @@ for name in WORLDS:
 # With the KL in the *reward*, as you have it, the deviation divides both alike, and the balance stays where it was.
 # Dr. GRPO leaves the division out.
 
-# %% [markdown] goal="5.7"
+# %% [markdown]
 # ## 7. Too much of a good thing
-#
+
+# %% [markdown] goal="5.7"
 # All your policies came out right because they were given 50,000 answers, or the true reward. Nobody has those. What
 # if the reward model has seen a hundred comparisons, and you optimise it as hard as you can?
 #
@@ -751,7 +757,7 @@ for proxy in fitted[100][:10]:
     left.plot(outcomes, proxy - (p * (proxy - gold)).sum(), color=OTHERS[1], linewidth=0.8, alpha=0.8)
 left.plot(outcomes, gold, color="#777777", linestyle="--", label="gold")
 left.set(title="proxies from 100 comparisons", xlabel="number", ylabel="reward", xlim=(-5, 6.5), ylim=(-12, 8))
-left.legend(frameon=False, fontsize=7)
+_ = left.legend(frameon=False, fontsize=7)
 
 # %%
 for colour, (count, (distance, value)) in zip(OTHERS, walks.items(), strict=False):

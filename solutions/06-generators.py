@@ -239,9 +239,10 @@ for axis, level in zip(figure.subplots(1, 3), (0.9, 0.5, 0.1), strict=True):
 viz.picture(figure, alt="The learnt velocity, turned towards the picture, as arrows at three levels: at 0.9 all arrows "
             "point to the middle, at 0.1 each points to the nearest arm of the spiral.")  # fmt: skip
 
-# %% [markdown] goal="6.3"
+# %% [markdown]
 # ## 3. Ride along
-#
+
+# %% [markdown] goal="6.3"
 # Now the way back. Start in the noise at $\sigma = 1$ and follow the velocity *downwards*, in small straight steps
 # (Euler's method for an ordinary differential equation, an ODE):
 #
@@ -462,9 +463,10 @@ print(f"distance from the spiral: flow model {distance(states[-1], real):.3f}, "
 # It works: diffusion and flow matching differ in their road and their habit of speech, not in what they know. What
 # differs in practice is how *easy* each is to learn; section 8 measures that on digits.
 
-# %% [markdown] goal="6.5"
+# %% [markdown]
 # ## 5. More than one way down
-#
+
+# %% [markdown] goal="6.5"
 # The third habit: how to go back. DDPM's way has chance in it. **DDIM** has a dial for it, $\eta$: at 0 there is no
 # chance, at 1 it is DDPM. From the level $\bar\alpha_t$ to the cleaner level $\bar\alpha_s$:
 #
@@ -790,9 +792,10 @@ sheet(torch.cat([some[:10] for some in by_sampler.values()]).clamp(-1, 1), [""] 
       "Four rows of digits 0 to 9, by the ODE, DDIM, DDPM and the reverse SDE, from the same first noise: the first "
       "two rows nearly equal, the others different hands.")  # fmt: skip
 
-# %% [markdown] goal="6.7"
+# %% [markdown]
 # ## 7. Listen more closely
-#
+
+# %% [markdown] goal="6.7"
 # Some digits cannot be read. Your model knows two velocities: with the label, and without. Their difference is what
 # *the label* asks for. **Classifier-free guidance** (Ho and Salimans, 2022) goes further in that direction than the
 # model itself would:

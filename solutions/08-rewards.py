@@ -173,9 +173,10 @@ def best_and_worst(values: Tensor, name: str, each: int = 8) -> viz.Picture:
     )
 
 
-# %% [markdown] goal="8.2"
+# %% [markdown]
 # ## 2. Rules that measure
-#
+
+# %% [markdown] goal="8.2"
 # The simplest rewards measure something, and ask nobody. The paper that made diffusion models a subject of
 # reinforcement learning, DDPO, began with this one: how many kilobytes (of 1,000 bytes) does the picture take as a
 # JPEG? Write it for one picture `[3, height, width]` in [-1, 1]. A JPEG takes whole numbers from 0 to 255, in the
@@ -293,9 +294,10 @@ viz.sample_sheet(
     "are wrong.",
 )
 
-# %% [markdown] goal="8.4"
+# %% [markdown]
 # ## 4. A reader
-#
+
+# %% [markdown] goal="8.4"
 # For text in pictures there are machines that read. Flow-GRPO rewards a model by how near the text that an OCR engine
 # reads is to the text that was asked for. *Near* is counted in **edits**: the least number of letters to insert,
 # delete or replace (Levenshtein's distance). From *CAT* to *CART* it is 1, to *ACT* it is 2. The score is
@@ -369,9 +371,10 @@ viz.sample_sheet(
     alt="Four words in clear print on coloured grounds, each under what the first reader read: " + ", ".join(texts),
 )
 
-# %% [markdown] goal="8.5"
+# %% [markdown]
 # ## 5. Pictures and words in one space
-#
+
+# %% [markdown] goal="8.5"
 # A verifier needs a world in which everything can be checked. For *a cosy kitchen at dawn* nobody can write one. CLIP's
 # answer: let one network turn the picture into a vector, another the prompt, and train the two until a picture and its
 # caption point the same way. The reward is the cosine of the angle between them. It takes any prompt.

@@ -144,9 +144,10 @@ for name in ("accuracy", "passes_physics", "passes_direction", "passes_colour", 
     print(f"{name:17} base {old[name]:6.3f}   clean clips {clean[name]:6.3f}")
 print({f"best of {count}": round(value, 3) for count, value in best.items()})
 
-# %% [markdown] goal="15.1"
+# %% [markdown]
 # ## 2. Follow the object
-#
+
+# %% [markdown] goal="15.1"
 # A law of motion needs a track. `weights` say how much each pixel differs from the empty stage. The centre of mass of a
 # frame, with pixels at half-integers, is
 #
@@ -313,9 +314,10 @@ for name, clips in shown.items():
     lines.append(f"| {name} | " + " | ".join(f"{r(clips, texts).mean():.2f}" for r in asked) + " |")
 Markdown("\n".join(lines))
 
-# %% [markdown] goal="15.3"
+# %% [markdown]
 # ## 4. DanceGRPO
-#
+
+# %% [markdown] goal="15.3"
 # The rewards of this lab have gradients, yet a verdict may have none. DanceGRPO takes GRPO to video with a stochastic
 # step of *constant* noise $g$. With $dt = \sigma' - \sigma < 0$ and the score $s = -(x + (1-\sigma) v)/\sigma$,
 #
@@ -387,9 +389,10 @@ with grpo_loop.averaged_weights():
 spent["DanceGRPO"] = clock.cpu_seconds
 print(f"accuracy {old['accuracy']:.3f} -> {results['DanceGRPO']['accuracy']:.3f} in {clock.cpu_seconds:.0f} CPU s")
 
-# %% [markdown] goal="15.4"
+# %% [markdown]
 # ## 5. VADER
-#
+
+# %% [markdown] goal="15.4"
 # Where the reward has a gradient, ascend it. In a real video model decoding a clip *with gradient* does not fit into
 # memory. VADER decodes one random frame of each clip. A reward of single frames, such as `likeness`, then has the right
 # gradient on average. Return one frame of each clip's latents, its own, drawn by `rng`; keep the axis.
@@ -510,9 +513,10 @@ with nft_loop.averaged_weights():
 spent["NFT"] = clock.cpu_seconds
 show(by_nft, sheet_prompts, "After NFT, the same prompts and seeds")
 
-# %% [markdown] goal="15.5"
+# %% [markdown]
 # ## 7. DPO with a label for each segment
-#
+
+# %% [markdown] goal="15.5"
 # People compare clips more easily than they score them. But which of two clips is better, if one begins better and the
 # other ends better? DenseDPO asks for each **segment**, and makes pairs that can be compared: two noisy copies of *one*
 # real clip, made clean again, move alike. Given a score for each frame of both, label each segment: +1 where the first

@@ -461,9 +461,10 @@ Markdown("\n".join(["| | before | after | clean |", "|---|---|---|---|", *lines]
 path = viz.save_mesh(shown(after[:1])[0], Path(mkdtemp()) / "walk.glb", up="y", fps=1 / walker.SECONDS)
 print(f"{path} holds {path.stat().st_size / 1e3:.1f} kB")
 
-# %% [markdown] goal="17.6"
+# %% [markdown]
 # ## 5. The moonwalk
-#
+
+# %% [markdown] goal="17.6"
 # Motions should be smooth: video models are rewarded for that, and rightly, for jitter is ugly. Write it down. `centres`
 # holds the places of parts, `[batch, frames, parts, 2]`. Where something moves evenly, its second difference over the
 # frames, $c_{t+1} - 2c_t + c_{t-1}$, is 0. Take the root of the mean square of the second differences (add $10^{-12}$

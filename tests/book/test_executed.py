@@ -83,6 +83,16 @@ def test_a_kept_run_is_fresh_until_its_source_changes(course, ran):
     assert executed.read_executed(course, source) is None
 
 
+@pytest.mark.parametrize("number", range(1, 20))
+def test_a_reader_is_shown_no_address_in_memory(root, number):
+    """A cell whose last line gives an object that has no picture shows its type and where it lay."""
+    notebook = nbformat.read(root / "book" / "executed" / f"{number:02d}.ipynb", as_version=4)
+    shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert [
+        data["text/plain"] for data in shown if list(data) == ["text/plain"] and " at 0x" in data["text/plain"]
+    ] == []
+
+
 def test_smoke_and_strays_and_rubbish_are_seen(course, ran):
     path = executed.keep_executed(course, "12", ran, "smoke")
     assert "measures nothing" in upkeep.executed(course)[0]

@@ -181,6 +181,7 @@ BROKEN = {
     "too long": ("    count = int", "    pass\n" * 30 + "    count = int", "30 at most"),
     "too wide": ('print(f"loss', f'print("{"x" * 120}")\nprint(f"loss', "wider than 120"),
     "goal as code": ('# %% [markdown] goal="99.1"\n# Take', '# %% goal="99.1"\n# Take', "goal is a markdown cell"),
+    "heading in a goal": ('goal="99.1"\n# Take', 'goal="99.1"\n# ## A section\n#\n# Take', "give it a cell above"),
     "id without quotes": ('check="99.1"', "check=99", 'check="12.1"'),
     "stray hints": ('# %% [markdown]\n# # 99', '# %% [markdown] hints="99.7"\n# # 99', "no exercise 99.7"),
 }  # fmt: skip

@@ -194,6 +194,8 @@ def _see(lab: str, cell: Cell) -> None:
     kind = "code" if cell.role in ("", "exercise", "check") else "markdown"
     if cell.role and cell.kind != kind:
         raise LabError(f"lab {lab}, {cell}: {cell.role} is a {kind} cell, not {cell.kind}")
+    if cell.role == "goal" and re.search(r"(?m)^##? ", cell.text):
+        raise LabError(f"lab {lab}, {cell}: a section's heading would stand below the exercise's: give it a cell above")
     markers = [line.strip() for line in cell.text.splitlines() if line.strip().startswith("### ")]
     markers = [line for line in markers if cell.kind == "code" and line.split()[1:2] in (["BEGIN"], ["END"])]
     if markers != [BEGIN, END] * (len(markers) // 2):
