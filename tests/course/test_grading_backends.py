@@ -45,6 +45,8 @@ def test_both_forms_of_the_rules_say_the_same(machine, monkeypatch):
 def test_a_machine_without_rules_is_told(monkeypatch):
     monkeypatch.setattr(calls.platform, "machine", lambda: "sparc")
     assert "not for sparc" in calls.unavailable()
+    monkeypatch.setattr(calls.sys, "platform", "darwin")
+    assert "on Linux alone" in calls.unavailable()
 
 
 @pytest.mark.parametrize("name", ["bubblewrap", "docker"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+import sys
 from typing import Any
 
 # by machine: its number of architecture, the number of clone, and the numbers of what is denied
@@ -27,6 +28,8 @@ _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 def unavailable() -> str:
     """Why calls cannot be refused on this machine; empty where they can."""
+    if not sys.platform.startswith("linux"):
+        return "answers can be shut in on Linux alone"
     if platform.machine() not in _CALLS:
         return f"the filter of system calls is written for {' and '.join(_CALLS)}, not for {platform.machine()}"
     return ""
