@@ -19,12 +19,6 @@
       script.setAttribute("data-jupyter-widgets-cdn", "unavailable/");
       document.head.append(script);
     }
-    const waiting = setInterval(() => {
-      if (document.querySelectorAll(".widget-subarea > *").length < views.length) return;
-      clearInterval(waiting);
-      // those that were drawn before they had their place did not know its colours, and look again after such a change
-      document.documentElement.dataset.widgets = "drawn";
-    }, 100);
   }
   views.forEach((view) => near.observe(view.parentElement));
   // who prints from the browser's menu leaves the page with the pointer first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 # A progress bar says how far a run was, not what it found.
 BARS = {"FloatProgressModel", "IntProgressModel"}
 PROFILES = ("cpu", "gpu")
+# The script and the style of a widget: those of the course's own are code, not what a run found, and are not kept.
+CODE = ("_esm", "_css")
 
 
 def keep_executed(root: Path, number: int | str, notebook: nbformat.NotebookNode, profile: str) -> Path:
@@ -51,8 +54,17 @@ def keep_run(root: Path, number: int | str, profile: str) -> Path:
 
 
 def read_executed(root: Path, source: Path) -> nbformat.NotebookNode | None:
-    """The executed copy of a solved lab, or None where there is none or it is of another state of the source."""
-    return None if complaint(root, source, ("smoke", *PROFILES)) else _read(_path(root, source))
+    """The executed copy of a solved lab, or None where there is none or it is of another state of the source.
+
+    The course's widgets are given their script and style as these are now.
+    """
+    if complaint(root, source, ("smoke", *PROFILES)):
+        return None
+    notebook = _read(_path(root, source))
+    for model in notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {}).values():
+        if widget := _widget(model):
+            model["state"].update({name: str(getattr(widget, name)) for name in CODE})
+    return notebook
 
 
 def complaint(root: Path, source: Path, profiles: tuple[str, ...] = PROFILES) -> str:
@@ -102,6 +114,9 @@ def tidied(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if model := output.get("data", {}).get(VIEW, {}).get("model_id"):
                 shown.append(model)
     kept = _reachable(shown, state)
+    for model in kept.values():
+        if _widget(model):
+            model["state"] = {name: value for name, value in model["state"].items() if name not in CODE}
     made.metadata.pop("widgets", None)
     if kept:
         made.metadata["widgets"] = {STATE: {"state": kept, "version_major": 2, "version_minor": 0}}
@@ -126,6 +141,12 @@ def _reachable(models: list[str], state: dict[str, Any]) -> dict[str, Any]:
             found[model] = state[model]
             todo += re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[model]))
     return found
+
+
+def _widget(model: dict[str, Any]) -> type | None:
+    """The class of the course's widget of which this is the model, or None: widgets are known by module and name."""
+    module, _, name = model["state"].get("_anywidget_id", "").rpartition(".")
+    return getattr(import_module(module), name) if module.startswith("pixelpolicy.widgets.") else None
 
 
 def _code(cell: nbformat.NotebookNode) -> tuple[str, str]:

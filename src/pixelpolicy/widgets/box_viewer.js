@@ -5,6 +5,7 @@ const EYE = 4.5; // distance of the eye, in radii of the scene
 const LIGHT = [0.35, 0.5, 0.79]; // from the viewer: right, up, towards the eye
 const TURN = 6; // degrees a key turns
 const VIEW = ["azimuth", "elevation", "zoom"];
+const TILES = { light: [[238, 239, 241], [220, 222, 226]], dark: [[44, 48, 53], [60, 65, 71]] }; // of the floor
 
 function make(tag, name, parent, properties = {}) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -139,6 +140,7 @@ function render({ model, el }) {
   const tiles = ground === null ? [] : floor(scene, ground);
 
   const root = make("figure", "root", el);
+  root.classList.add("pixelpolicy-paper");
   root.setAttribute("aria-label", model.get("caption") || "Objects that turn");
   const stage = make("div", "stage", root, { tabIndex: 0 });
   stage.setAttribute("role", "application");
@@ -170,8 +172,8 @@ function render({ model, el }) {
 
   function draw() {
     const view = Object.fromEntries(VIEW.map((trait) => [trait, model.get(trait)]));
-    const style = getComputedStyle(root);
-    const greys = ["--tile", "--other"].map((name) => style.getPropertyValue(name).trim().split(" ").map(Number));
+    const dark = getComputedStyle(root).backgroundColor.match(/\d+/g)?.[0] < 128;
+    const greys = TILES[dark ? "dark" : "light"];
     const frame = model.get("frame");
     canvases.forEach((canvas, i) => {
       const boxes = places[i][Math.min(frame, places[i].length - 1)];
@@ -274,11 +276,14 @@ function render({ model, el }) {
   const themes = new MutationObserver(redraw);
   themes.observe(document.documentElement, { attributes: true });
   themes.observe(document.body, { attributes: true });
-  draw();
+  // who has no place on a page yet has no colours either: the first picture is drawn with the place
+  const placed = new ResizeObserver(draw);
+  placed.observe(root);
   return () => {
     clearInterval(timer);
     cancelAnimationFrame(waiting);
     themes.disconnect();
+    placed.disconnect();
     window.removeEventListener("keydown", key, true);
     traits.forEach((trait) => model.off(`change:${trait}`, redraw));
   };

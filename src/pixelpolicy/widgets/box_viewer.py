@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -12,8 +11,8 @@ import traitlets
 
 from pixelpolicy.errors import FigureError
 from pixelpolicy.viz.boxes import Boxes
+from pixelpolicy.widgets.assets import joined
 
-HERE = Path(__file__).parent
 MOST_BOXES = 2_000  # boxes times frames of all objects: what a page carries without weight, and draws without delay
 
 
@@ -30,8 +29,8 @@ class BoxViewer(anywidget.AnyWidget):
     where the parts do not fit, where ``alt`` is missing, for more than `MOST_BOXES`, and for a frame that is not there.
     """
 
-    _esm = HERE / "box_viewer.js"
-    _css = HERE / "box_viewer.css"
+    _esm = joined("js", "box_viewer")
+    _css = joined("css", "paper", "box_viewer")
 
     azimuth = traitlets.Float(-60.0).tag(sync=True)
     elevation = traitlets.Float(20.0, min=-90, max=90).tag(sync=True)

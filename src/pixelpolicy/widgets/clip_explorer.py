@@ -8,7 +8,8 @@ import anywidget
 import traitlets
 
 from pixelpolicy.errors import FigureError
-from pixelpolicy.widgets.explorer import assets, described, numbers, within
+from pixelpolicy.widgets.assets import joined
+from pixelpolicy.widgets.explorer import described, numbers, within
 
 LIMITS = {
     "clip_range": (0.01, 0.9, 0.01),
@@ -41,8 +42,8 @@ class ClipExplorer(anywidget.AnyWidget):
     is missing, where the advantages are no numbers, too few or too many, and for a value beyond its slider.
     """
 
-    _esm = assets("clip_explorer", "js")
-    _css = assets("clip_explorer", "css")
+    _esm = joined("js", "explorer", "clip_explorer")
+    _css = joined("css", "paper", "explorer", "clip_explorer")
 
     clip_range = traitlets.Float(0.2).tag(sync=True)
     ratio = traitlets.Float(1.0).tag(sync=True)

@@ -69,7 +69,7 @@ const DECADES = { to: Math.log10, from: (place) => 10 ** place };
 function explorer({ model, el }, kind) {
   const limits = model.get("limits");
   const root = make("figure", "root", el);
-  root.classList.add(kind);
+  root.classList.add("pixelpolicy-paper", kind);
   root.setAttribute("aria-label", model.get("alt"));
   const body = make("div", "body", root);
   const said = make("p", "said", root);

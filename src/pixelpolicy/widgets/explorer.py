@@ -1,21 +1,14 @@
-"""What the explorers share in Python: the assets, put together, and numbers within their sliders' bounds."""
+"""What the explorers share in Python: what it is named, and numbers within their sliders' bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from pixelpolicy.errors import FigureError
 
-HERE = Path(__file__).parent
 Limits = Mapping[str, tuple[float, float, float]]  # of each slider: least, most, step (of a logarithmic one, decades)
-
-
-def assets(name: str, kind: str) -> str:
-    """The shared ``explorer.js`` or ``.css``, and that of the widget ``name`` after it: a widget is one module."""
-    return "\n".join((HERE / f"{stem}.{kind}").read_text(encoding="utf-8") for stem in ("explorer", name))
 
 
 def numbers(name: str, values: Any, least: int = 1) -> list[float]:

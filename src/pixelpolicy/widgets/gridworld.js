@@ -29,7 +29,7 @@ function render({ model, el }) {
   let world, planned, shown;
 
   const root = make("figure", "root", el);
-  root.classList.add("pixelpolicy-explorer-root"); // whose theme this wears
+  root.classList.add("pixelpolicy-paper", "pixelpolicy-explorer-root"); // whose colours this wears
   root.setAttribute("aria-label", model.get("caption") || "Gridworld editor");
   const body = make("div", "body", root);
   const board = make("div", "board", body);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -11,9 +10,8 @@ import traitlets
 from pixelpolicy.control.gridworld import Gridworld
 from pixelpolicy.control.mdp import check_discount
 from pixelpolicy.errors import ControlError, FigureError
-from pixelpolicy.widgets.explorer import assets
+from pixelpolicy.widgets.assets import joined
 
-HERE = Path(__file__).parent
 LARGEST = 400  # cells: more could be neither told apart nor solved within a key's fifty milliseconds
 
 
@@ -37,8 +35,8 @@ class GridworldEditor(anywidget.AnyWidget):
     outside [0, 1], a sweep below 0, and whatever `Gridworld` refuses.
     """
 
-    _esm = "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("gridworld_solver", "gridworld"))
-    _css = assets("gridworld", "css")
+    _esm = joined("js", "gridworld_solver", "gridworld")
+    _css = joined("css", "paper", "explorer", "gridworld")
 
     height = traitlets.Int().tag(sync=True)
     width = traitlets.Int().tag(sync=True)

@@ -8,7 +8,7 @@ function render({ model, el }) {
   const prompts = model.get("prompts");
   const [width, height, columns] = model.get("grid");
   const root = make("figure", "root", el, { tabIndex: 0 });
-  root.classList.add("pixelpolicy-labeller");
+  root.classList.add("pixelpolicy-paper", "pixelpolicy-labeller");
   root.setAttribute("aria-label", `Pairs to compare: ${model.get("alt")}`);
   const prompt = make("p", "title", root);
   const pair = make("div", "pair", root);

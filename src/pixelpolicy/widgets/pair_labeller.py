@@ -15,7 +15,8 @@ import traitlets
 
 from pixelpolicy.errors import FigureError, PixelPolicyError
 from pixelpolicy.files import write_whole
-from pixelpolicy.widgets.explorer import assets, described
+from pixelpolicy.widgets.assets import joined
+from pixelpolicy.widgets.explorer import described
 from pixelpolicy.widgets.sprites import as_pixels, sprite
 
 CHOICES = ("", "left", "right", "unsure")  # "" is a pair that nobody has judged yet
@@ -35,8 +36,8 @@ class PairLabeller(anywidget.AnyWidget):
     ``alt`` is missing, and for an answer that is none.
     """
 
-    _esm = assets("pair_labeller", "js")
-    _css = assets("pair_labeller", "css")
+    _esm = joined("js", "explorer", "pair_labeller")
+    _css = joined("css", "paper", "explorer", "pair_labeller")
 
     sheet = traitlets.Unicode().tag(sync=True)  # left and right of each pair, in turn
     grid = traitlets.Tuple(traitlets.Int(), traitlets.Int(), traitlets.Int()).tag(sync=True)

@@ -17,7 +17,8 @@ import torch
 import traitlets
 
 from pixelpolicy.errors import FigureError, PixelPolicyError
-from pixelpolicy.widgets.explorer import assets, described, within
+from pixelpolicy.widgets.assets import joined
+from pixelpolicy.widgets.explorer import described, within
 from pixelpolicy.widgets.sprites import as_pixels
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ class RewardExplorer(anywidget.AnyWidget):
     `FigureError` where a part is missing or does not fit.
     """
 
-    _esm = assets("reward_explorer", "js")
-    _css = assets("reward_explorer", "css")
+    _esm = joined("js", "explorer", "reward_explorer")
+    _css = joined("css", "paper", "explorer", "reward_explorer")
 
     alpha = traitlets.Float(1.0).tag(sync=True)
     guidance = traitlets.Float(1.0).tag(sync=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pixelpolicy.errors import FigureError
 from pixelpolicy.generators.checkpoint import CHECKPOINTS
-from pixelpolicy.widgets.explorer import HERE, assets
+from pixelpolicy.widgets.assets import HERE
 from pixelpolicy.widgets.onnx_export import GRAPHS
 from pixelpolicy.widgets.reward_explorer import RewardExplorer
 from pixelpolicy.worlds import shapes
@@ -59,8 +59,8 @@ def place_files(states: Path, folder: Path) -> Path:
     _copy(states, folder / "states.json")
     for name in ("engine", "page"):
         _copy(HERE / f"reward_explorer_{name}.js", folder / f"{name}.js")
-    for kind in ("js", "css"):
-        (folder / f"widget.{kind}").write_text(assets("reward_explorer", kind), encoding="utf-8")
+    for kind, text in (("js", widget._esm), ("css", widget._css)):
+        (folder / f"widget.{kind}").write_text(text, encoding="utf-8")
     for name, value in (("engine", about), ("widget", page_state(widget))):
         (folder / f"{name}.json").write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
     return folder

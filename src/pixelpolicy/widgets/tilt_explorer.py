@@ -8,7 +8,8 @@ import anywidget
 import traitlets
 
 from pixelpolicy.errors import FigureError
-from pixelpolicy.widgets.explorer import assets, described, numbers, within
+from pixelpolicy.widgets.assets import joined
+from pixelpolicy.widgets.explorer import described, numbers, within
 
 LIMITS = {"beta": (0.1, 10.0, 0.05)}
 POINTS = 601
@@ -34,8 +35,8 @@ class TiltExplorer(anywidget.AnyWidget):
     the grid is too coarse for them, the slope is too steep for the least beta, or ``beta`` lies beyond its slider.
     """
 
-    _esm = assets("tilt_explorer", "js")
-    _css = assets("tilt_explorer", "css")
+    _esm = joined("js", "explorer", "tilt_explorer")
+    _css = joined("css", "paper", "explorer", "tilt_explorer")
 
     beta = traitlets.Float(1.0).tag(sync=True)
     proxy = traitlets.Bool(False).tag(sync=True)

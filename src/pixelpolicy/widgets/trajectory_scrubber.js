@@ -32,6 +32,7 @@ function render({ model, el }) {
   const show = formatter(Math.max(top, -bottom));
 
   const root = make("figure", "root", el);
+  root.classList.add("pixelpolicy-paper");
   root.setAttribute("aria-label", caption || "Trajectory of a sample");
   root.style.setProperty("--states", labels.length);
   const body = make("div", "body", root);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -12,13 +11,12 @@ import torch
 import traitlets
 
 from pixelpolicy.errors import FigureError
+from pixelpolicy.widgets.assets import joined
 from pixelpolicy.widgets.sprites import as_pixels, sprite
 
 if TYPE_CHECKING:
     from pixelpolicy.policies import DenoisingPolicy
     from pixelpolicy.rl import Rollout
-
-HERE = Path(__file__).parent
 
 
 class TrajectoryScrubber(anywidget.AnyWidget):
@@ -35,8 +33,8 @@ class TrajectoryScrubber(anywidget.AnyWidget):
     parts do not fit, where ``alt`` is missing, and for a ``step`` or ``sample`` that is not there.
     """
 
-    _esm = HERE / "trajectory_scrubber.js"
-    _css = HERE / "trajectory_scrubber.css"
+    _esm = joined("js", "trajectory_scrubber")
+    _css = joined("css", "paper", "trajectory_scrubber")
 
     step = traitlets.Int(0).tag(sync=True)
     sample = traitlets.Int(0).tag(sync=True)
