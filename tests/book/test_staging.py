@@ -233,7 +233,7 @@ def test_a_failed_build_leaves_the_old_book(tmp_path, monkeypatch):
 def test_the_command_builds_and_says_where(tmp_path, monkeypatch):
     monkeypatch.setenv("PIXELPOLICY_ROOT", str(tmp_path))
     note = "book/executed/12.ipynb is stale: run `pixelpolicy run 12 --profile cpu --book`"
-    monkeypatch.setattr(building, "build", lambda root: building.Built(root / "_build/html", 12.3, [note]))
+    monkeypatch.setattr(building, "build", lambda root: building.Built(root / "_build/html", 12.3, 9.8, [note]))
     done = CliRunner().invoke(app, ["book"])
     said = done.output.replace("\n", "")
     assert done.exit_code == 0 and note in said and "Built in 12 s" in said

@@ -21,10 +21,12 @@ from pixelpolicy.errors import BookError
 
 @dataclass(frozen=True)
 class Built:
-    """A book: its folder, the seconds it took, and what is amiss with its executed labs, each with the remedy."""
+    """A book: its folder, the seconds it took by the clock and of the processor, and what is amiss with its executed
+    labs, each with the remedy."""
 
     html: Path
     seconds: float
+    cpu_seconds: float
     notes: list[str]
 
 
@@ -36,7 +38,7 @@ def build(
     `assets` is the cache of scripts and fonts, `_build/assets` unless given. Warnings count as errors. Raises
     BookError where something is missing or jupyter-book complains; a book built before then stands as it was.
     """
-    started = time.monotonic()
+    started, spent = time.monotonic(), sum(os.times()[:4])
     output = output or root / "_build"
     cache = fetch_assets(root, assets or root / "_build" / "assets")
     source = stage(root, cache, output / "src", references)
@@ -51,7 +53,7 @@ def build(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     notes = [text for path in sources(root) if (text := complaint(root, path))]
-    return Built(output / "html", time.monotonic() - started, notes)
+    return Built(output / "html", time.monotonic() - started, sum(os.times()[:4]) - spent, notes)
 
 
 def jupyter_book(source: Path, output: Path, *more: str) -> None:
