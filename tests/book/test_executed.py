@@ -77,14 +77,14 @@ def test_the_courses_widgets_have_the_code_of_today(course, ran):
     """A run keeps what a widget shows; its script and style are the library's, and a stranger's are its own."""
     state = ran.metadata["widgets"][STATE]["state"]
     model = state["a1b2c3d4" * 4]["state"]
-    model |= {"_anywidget_id": "pixelpolicy.widgets.box_viewer.BoxViewer", "_esm": "of old", "_css": "of old"}
+    model |= {"_anywidget_id": "pixelpolicy.widgets.where_it_was.BoxViewer", "_esm": "of old", "_css": "of old"}
     state["0ddba11e" * 4] = {"model_name": "AnyModel", "state": {"_anywidget_id": "other.Widget", "_esm": "its own"}}
     model["children"] = ["IPY_MODEL_" + "0ddba11e" * 4]
     path = executed.keep_executed(course, 12, ran, "cpu")
     assert "of old" not in path.read_text() and "its own" in path.read_text()
     read = executed.read_executed(course, course / "solutions" / "12-grpo.py").metadata["widgets"][STATE]["state"]
     ours, other = (model["state"] for model in read.values() if model["model_name"] == "AnyModel")
-    assert ours["_esm"] == str(BoxViewer._esm) and ours["_css"] == str(BoxViewer._css) and ours["step"] == 0
+    assert ours["_esm"] == BoxViewer._esm and ours["_css"] == BoxViewer._css and ours["step"] == 0
     assert other["_esm"] == "its own"
 
 

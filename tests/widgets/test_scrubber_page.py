@@ -140,7 +140,6 @@ def test_a_chooser_where_there_are_several_samples(stand):
 def test_what_the_kernel_sets_is_shown_and_a_closed_view_is_deaf(stand):
     page = stand(scrubber())
     page.evaluate("() => { model.set('step', 3); model.set('sample', 1); }")
-    page.wait_for_timeout(50)
     assert shows(page, 3, sample=1)
     assert page.get_by_role("slider").input_value() == "3"
     page.evaluate("() => { leave(); model.set('step', 5); model.set('sample', 0); }")
@@ -211,7 +210,7 @@ def test_a_key_is_answered_within_fifty_milliseconds(stand):
     page = stand(scrubber(frames, RNG.normal(size=(1, 50))))
     page.get_by_role("slider").focus()
     page.evaluate(PROBE)
-    assert answer_to(page, ["ArrowRight"] * 6 + ["ArrowLeft"] * 6, presses=12) <= 50
+    assert answer_to(page, ["ArrowRight"] * 6 + ["ArrowLeft"] * 6) <= 50
 
 
 PROBE = """() => {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def read_executed(root: Path, source: Path) -> nbformat.NotebookNode | None:
     notebook = _read(_path(root, source))
     for model in notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {}).values():
         if widget := _widget(model):
-            model["state"].update({name: str(getattr(widget, name)) for name in CODE})
+            model["state"].update({name: getattr(widget, name) for name in CODE})
     return notebook
 
 
@@ -144,9 +143,11 @@ def _reachable(models: list[str], state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _widget(model: dict[str, Any]) -> type | None:
-    """The class of the course's widget of which this is the model, or None: widgets are known by module and name."""
+    """The class of the course's widget of which this is the model, wherever its file is now; None for a stranger's."""
+    from pixelpolicy import widgets  # torch comes with it
+
     module, _, name = model["state"].get("_anywidget_id", "").rpartition(".")
-    return getattr(import_module(module), name) if module.startswith("pixelpolicy.widgets.") else None
+    return getattr(widgets, name, None) if module.startswith("pixelpolicy.widgets.") else None
 
 
 def _code(cell: nbformat.NotebookNode) -> tuple[str, str]:

@@ -32,7 +32,7 @@ READY = """async () => {
   const views = document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length;
   const drawn = () => document.querySelectorAll(".widget-subarea > *").length;
   for (let tries = 0; drawn() < views && tries < 200; tries++) await new Promise((go) => setTimeout(go, 50));
-  if (views) await new Promise((go) => setTimeout(go, 500)); // drawn once more, when they know their place and colours
+  await new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go))); // drawn in their place
   await document.fonts.ready;
   document.querySelectorAll("table").forEach((table) => {
     const room = table.parentElement.clientWidth;

@@ -1,4 +1,4 @@
-"""What the explorers share in Python: what it is named, and numbers within their sliders' bounds."""
+"""What the explorers share in Python: an alternative text, and numbers within their sliders' bounds."""
 
 from __future__ import annotations
 
